@@ -1,0 +1,1 @@
+"""The embedded Postgres, S3 and Airflow of a laptop."""

@@ -1,0 +1,1 @@
+"""A model as a unit: card, labels, taxonomy, runtimes, build and decisions."""

@@ -1,0 +1,1 @@
+"""The stages of refund_nightly, one file per task."""

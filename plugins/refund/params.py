@@ -1,0 +1,116 @@
+"""What one night can be told to do: the record behind Airflow's trigger form, the command line and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import date
+from typing import Any, Self
+
+from refund.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightParams:
+    """The parameters of one run of ``refund_nightly``; every field has a default, so an empty form is a normal night.
+
+    Raises:
+        SettingsError: a value is of the wrong type or out of its range; the text names field, value and range.
+    """
+
+    run_date: str | None = field(
+        default=None,
+        metadata={"help": "Night to run, YYYY-MM-DD. Empty: the scheduled date, or yesterday for a run by hand."},
+    )
+    prefix: str = field(default="incoming/", metadata={"help": "Where the warehouse drops photos; ends with a slash."})
+    model: str = field(default="champion", metadata={"help": "Model to use: an alias or name@version."})
+    batch_size: int = field(default=8, metadata={"help": "Photos per forward pass.", "min": 1, "max": 256})
+    shard_size: int = field(
+        default=4000, metadata={"help": "Photos per shard (mapped task).", "min": 1, "max": 100_000}
+    )
+    top_k: int = field(default=5, metadata={"help": "Classes kept per photo.", "min": 1, "max": 10})
+    review_threshold: float = field(
+        default=0.5, metadata={"help": "A category score below this sends the photo to review.", "min": 0.0, "max": 1.0}
+    )
+    late_days: int = field(
+        default=2, metadata={"help": "Earlier photo dates to look at again for late photos.", "min": 0, "max": 60}
+    )
+    force: bool = field(default=False, metadata={"help": "Classify again photos whose outcome would be unchanged."})
+    dry_run: bool = field(default=False, metadata={"help": "Do everything but publish: no rows, no report."})
+
+    def __post_init__(self) -> None:
+        if self.run_date is not None:
+            parse_run_date(self.run_date)
+        if not self.prefix.endswith("/") or self.prefix.startswith("/"):
+            msg = f"prefix must end with a slash and not start with one, got {self.prefix!r}"
+            raise SettingsError(msg)
+        if not self.model:
+            msg = "model must be an alias or name@version, got an empty text"
+            raise SettingsError(msg)
+        for spec in fields(self):
+            if "min" in spec.metadata:
+                value, low, high = getattr(self, spec.name), spec.metadata["min"], spec.metadata["max"]
+                if not low <= value <= high:  # also refuses NaN
+                    msg = f"{spec.name} must lie in {low}..{high}, got {value!r}"
+                    raise SettingsError(msg)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what a form, a command line or JSON gives; texts are read as the field's type.
+
+        Raises:
+            SettingsError: an unknown name, or a value that cannot be read.
+        """
+        known = {spec.name: spec for spec in fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            msg = f"unknown parameter {unknown[0]!r}; known are: {', '.join(known)}"
+            raise SettingsError(msg)
+        read = {name: _read(name, value, known[name].default) for name, value in values.items()}
+        return cls(**read)
+
+    @classmethod
+    def describe(cls) -> list[dict[str, Any]]:
+        """One entry per parameter (``name, default, help``, and ``min, max`` where bounded), to build forms from."""
+        return [{"name": spec.name, "default": spec.default, **spec.metadata} for spec in fields(cls)]
+
+
+def parse_run_date(text: str) -> date:
+    """Read ``YYYY-MM-DD``.
+
+    Raises:
+        SettingsError: it is no date of that form.
+    """
+    try:
+        parsed = date.fromisoformat(text)
+    except (ValueError, TypeError):
+        parsed = None
+    if parsed is None or parsed.isoformat() != text:  # fromisoformat also takes 20260102 and 2026-W01-5
+        msg = f"run date must read YYYY-MM-DD, for example 2026-11-21; got {text!r}"
+        raise SettingsError(msg)
+    return parsed
+
+
+def _read(name: str, value: Any, default: Any) -> Any:
+    if name == "run_date":
+        return value or None
+    if default is MISSING or not isinstance(value, str):
+        wanted = type(default)
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if type(value) is not wanted:
+            msg = f"{name} must be of type {wanted.__name__}, got {value!r}"
+            raise SettingsError(msg)
+        return value
+    text = value.strip()
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+    except (ValueError, KeyError):
+        msg = f"{name} must be of type {type(default).__name__}, got {value!r}"
+        raise SettingsError(msg) from None
+    return text
