@@ -1,0 +1,223 @@
+"""Says whether tonight's mix of categories differs from the nights before by more than chance and by enough to matter.
+
+The distance is the Jensen-Shannon distance in base 2: the square root of the divergence of Lin (1991, "Divergence
+measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37), a metric by Endres & Schindelin (2003, "A new
+metric for probability distributions", IEEE Trans. Inf. Theory 49); 0 for equal shares, 1 for shares without overlap.
+
+Chance is judged by a parametric bootstrap: both samples are drawn again from the pooled shares, and the distance,
+folding included, is measured anew. That is the model "photos are independent and every night has the same shares".
+Real nights differ more than that (weekends, a batch from one seller); this overdispersion is **not** handled here, only
+blunted by the floor. docs/drift.md has the measured consequences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CATEGORY_SHARES = "category_shares"
+RARE_COUNT = 5  # a category expected fewer times than this in the smaller sample, by either's shares, is folded
+_DRAWS = 9_999
+_SEED = 20_031_858  # any fixed number: the same figures must give the same verdict
+
+
+class DriftStatus(StrEnum):
+    """The verdict on one night."""
+
+    OK = "ok"
+    DRIFT = "drift"
+    INSUFFICIENT_DATA = "insufficient_data"  # tonight or the reference has too few photos to tell
+    NO_REFERENCE = "no_reference"  # no earlier night to compare with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryMove:
+    """How one category's share changed; shares are ratios, 0 to 1."""
+
+    category: str
+    tonight_share: float
+    reference_share: float
+
+    @property
+    def change(self) -> float:
+        """Tonight's share minus the reference's, -1 to 1."""
+        return self.tonight_share - self.reference_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftResult:
+    """One comparison: the verdict, the figures behind it and the threshold that was applied.
+
+    ``status`` is ``drift`` exactly where ``distance > threshold``. ``threshold`` is the larger of the floor and the
+    distance that chance exceeds with probability ``alpha``. Where there is nothing to judge, distance, threshold,
+    p-value and total variation are None and there are no moves.
+    """
+
+    measure: str
+    status: DriftStatus
+    distance: float | None  # Jensen-Shannon, base 2, after folding: 0 to 1
+    threshold: float | None
+    p_value: float | None  # share of the bootstrap draws at least as far apart; at least 1 / (draws + 1)
+    tonight_photos: int
+    reference_photos: int
+    reference_nights: int  # those with photos
+    total_variation: float | None = None  # half the sum of absolute moves, not folded: share of photos that moved
+    folded: tuple[str, ...] = ()  # categories that were too rare to be compared one by one
+    moves: tuple[CategoryMove, ...] = ()  # largest first, all categories
+
+    def details(self) -> dict[str, Any]:
+        """What the column ``refund.drift.details`` keeps beside the columns of its own, as JSON values."""
+        return {
+            "total_variation": self.total_variation,
+            "folded": list(self.folded),
+            "moves": [asdict(move) for move in self.moves],
+        }
+
+
+def compare_shares(
+    tonight: Mapping[str, int],
+    reference: Sequence[Mapping[str, int]],
+    *,
+    distance_floor: float,
+    min_photos: int,
+    alpha: float = 0.001,
+    draws: int = _DRAWS,
+) -> DriftResult:
+    """Compare tonight's category shares with those of all reference nights together.
+
+    Args:
+        tonight: photos per category.
+        reference: the same for each night of the reference window; every photo counts alike, whatever its night.
+        distance_floor: a distance up to this is never called drift, however certain it is (0 to 1).
+        min_photos: with fewer photos tonight, or in the whole reference, nothing is judged.
+        alpha: probability of an alarm on a night without drift, under the model above and with a floor of 0.
+        draws: bootstrap draws; ``alpha`` times ``draws + 1`` must be at least 1.
+
+    Raises:
+        ValueError: a count is negative or no whole number, or a limit is out of range.
+    """
+    _check_limits(distance_floor=distance_floor, min_photos=min_photos, alpha=alpha, draws=draws)
+    _check_counts(tonight, "tonight")
+    for number, night in enumerate(reference, start=1):
+        _check_counts(night, f"reference night {number}")
+
+    nights = [night for night in reference if sum(night.values()) > 0]
+    categories = sorted({name for counts in (tonight, *nights) for name, count in counts.items() if count})
+    ours = [int(tonight.get(name, 0)) for name in categories]
+    theirs = [sum(int(night.get(name, 0)) for night in nights) for name in categories]
+    verdict = DriftResult(
+        measure=CATEGORY_SHARES,
+        status=DriftStatus.OK,
+        distance=None,
+        threshold=None,
+        p_value=None,
+        tonight_photos=sum(ours),
+        reference_photos=sum(theirs),
+        reference_nights=len(nights),
+    )
+    if not nights:
+        return replace(verdict, status=DriftStatus.NO_REFERENCE)
+    if min(verdict.tonight_photos, verdict.reference_photos) < min_photos:
+        return replace(verdict, status=DriftStatus.INSUFFICIENT_DATA)
+
+    distance, p_value, chance = _judge(ours, theirs, alpha=alpha, draws=draws)
+    threshold = max(distance_floor, chance)
+    moves = _moves(categories, ours, theirs)
+    return replace(
+        verdict,
+        status=DriftStatus.DRIFT if distance > threshold else DriftStatus.OK,
+        distance=distance,
+        threshold=threshold,
+        p_value=p_value,
+        total_variation=min(1.0, sum(abs(move.change) for move in moves) / 2),
+        folded=_folded(categories, ours, theirs),
+        moves=moves,
+    )
+
+
+def folded_distance(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Jensen-Shannon distance (base 2) of each pair of rows, rare categories folded into one.
+
+    ``ours`` and ``theirs`` are counts of shape ``(B, K)``, every row of one array with the same sum above 0. A category
+    is rare in a row where neither sample's share would put `RARE_COUNT` photos into the smaller sample: symmetric in
+    the samples, and a category that is new tonight in numbers is never folded away. Returns ``(B,)``, 0 to 1.
+    """
+    import numpy as np
+    from scipy.spatial.distance import jensenshannon
+
+    p, q = ours / ours.sum(axis=1, keepdims=True), theirs / theirs.sum(axis=1, keepdims=True)
+    smaller = min(int(ours[0].sum()), int(theirs[0].sum()))
+    rare = np.maximum(p, q) * smaller < RARE_COUNT
+    p, q = (
+        np.concatenate([np.where(rare, 0.0, share), np.where(rare, share, 0.0).sum(axis=1, keepdims=True)], axis=1)
+        for share in (p, q)
+    )
+    with np.errstate(invalid="ignore"):  # for almost equal shares rounding can leave a divergence of -1e-17
+        distance = np.nan_to_num(jensenshannon(p, q, base=2, axis=1), nan=0.0)
+    clipped: NDArray[np.float64] = np.clip(distance, 0.0, 1.0)
+    return clipped
+
+
+def _judge(ours: list[int], theirs: list[int], *, alpha: float, draws: int) -> tuple[float, float, float]:
+    """The distance, its p-value, and the distance beyond which the p-value is at most ``alpha``."""
+    import numpy as np
+
+    a, b = np.array([ours], dtype=np.int64), np.array([theirs], dtype=np.int64)
+    distance = float(folded_distance(a, b)[0])
+    shares = (a + b)[0] / (a + b).sum()
+    random = np.random.default_rng(_SEED)
+    by_chance = folded_distance(
+        random.multinomial(int(a.sum()), shares, size=draws), random.multinomial(int(b.sum()), shares, size=draws)
+    )
+    p_value = (1 + int((by_chance >= distance).sum())) / (draws + 1)
+    allowed = math.floor(alpha * (draws + 1) + 1e-9)  # p <= alpha: fewer than this many draws lie as far out
+    return distance, p_value, float(np.sort(by_chance)[-allowed])
+
+
+def _moves(categories: Sequence[str], ours: Sequence[int], theirs: Sequence[int]) -> tuple[CategoryMove, ...]:
+    tonight, reference = sum(ours), sum(theirs)
+    moves = (
+        CategoryMove(category=name, tonight_share=a / tonight, reference_share=b / reference)
+        for name, a, b in zip(categories, ours, theirs, strict=True)
+    )
+    return tuple(sorted(moves, key=lambda move: (-abs(move.change), move.category)))
+
+
+def _folded(categories: Sequence[str], ours: Sequence[int], theirs: Sequence[int]) -> tuple[str, ...]:
+    tonight, reference = sum(ours), sum(theirs)
+    smaller = min(tonight, reference)
+    return tuple(
+        name
+        for name, a, b in zip(categories, ours, theirs, strict=True)
+        if max(a / tonight, b / reference) * smaller < RARE_COUNT
+    )
+
+
+def _check_counts(counts: Mapping[str, int], where: str) -> None:
+    for name, count in counts.items():
+        # `not >= 0` also refuses NaN; floats from a data frame are taken where they are whole
+        if not count >= 0 or count != count // 1 or math.isinf(count):
+            msg = f"{where}: photos of {name!r} must be a whole number from 0 up, got {count!r}"
+            raise ValueError(msg)
+
+
+def _check_limits(*, distance_floor: float, min_photos: int, alpha: float, draws: int) -> None:
+    if not 0.0 <= distance_floor <= 1.0:
+        msg = f"distance_floor must lie in 0..1, got {distance_floor!r}"
+        raise ValueError(msg)
+    if min_photos < 1:
+        msg = f"min_photos must be at least 1, got {min_photos!r}"
+        raise ValueError(msg)
+    if not 0.0 < alpha < 1.0:
+        msg = f"alpha must lie between 0 and 1, got {alpha!r}"
+        raise ValueError(msg)
+    if alpha * (draws + 1) < 1 - 1e-9:
+        msg = f"alpha {alpha!r} needs at least {1 / alpha - 1:.0f} draws, got {draws!r}"
+        raise ValueError(msg)
