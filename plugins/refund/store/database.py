@@ -1,0 +1,128 @@
+"""Connections to Postgres, with every driver error turned into one that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from refund.errors import (
+    AccessDeniedError,
+    DatabaseNotMigratedError,
+    DatabaseUnavailableError,
+    FatalRunError,
+    RefundError,
+)
+
+if TYPE_CHECKING:
+    import psycopg2
+    import psycopg2.extensions
+
+    from refund.settings import DatabaseAccess
+
+EXPECTED_VERSION = "0001"  # the newest file under migrations/versions; a test holds the two together
+CONNECT_TIMEOUT_S = 10
+# libpq gives no SQLSTATE for a connection that was refused, only the server's English text
+_REFUSED = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied for database",
+    "is not permitted to log in",
+)
+
+
+class Database:
+    """Postgres as one role sees it; opens a connection per `connect` and keeps none."""
+
+    def __init__(self, access: DatabaseAccess) -> None:
+        self.access = access
+
+    @contextmanager
+    def connect(self, *, readonly: bool = False) -> Iterator[psycopg2.extensions.connection]:
+        """One transaction in UTC: committed on a clean exit, rolled back on any exception, closed in both cases.
+
+        Raises:
+            DatabaseUnavailableError: the server cannot be reached, broke the connection, or was busy.
+            AccessDeniedError: password, role, database or a right is wrong.
+            DatabaseNotMigratedError: a table, view or column of ours is missing.
+            FatalRunError: Postgres refused a statement for any other reason (a constraint, a malformed value).
+        """
+        import psycopg2
+
+        connection = None
+        try:
+            connection = psycopg2.connect(
+                host=self.access.host,
+                port=self.access.port,
+                dbname=self.access.database,
+                user=self.access.user,
+                password=self.access.password,
+                sslmode=self.access.sslmode,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                options="-c timezone=UTC",
+                application_name="refund",
+            )
+            connection.set_session(readonly=readonly, autocommit=False)
+            yield connection
+            connection.commit()
+        except psycopg2.Error as exc:
+            raise translate(exc, access=self.access, connecting=connection is None) from exc
+        finally:
+            if connection is not None:
+                connection.close()  # rolls back what was not committed
+
+    def schema_version(self) -> str | None:
+        """The migration that the database is at; None where it was never migrated."""
+        with self.connect(readonly=True) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT to_regclass('refund.alembic_version') IS NOT NULL")
+            if not _first(cursor):
+                return None
+            cursor.execute("SELECT version_num FROM refund.alembic_version")
+            row = cursor.fetchone()
+            return None if row is None else str(row[0])
+
+    def require_schema(self) -> None:
+        """Check that the database is at the migration this code was written for.
+
+        Raises:
+            DatabaseNotMigratedError: it is not.
+        """
+        found = self.schema_version()
+        if found != EXPECTED_VERSION:
+            raise DatabaseNotMigratedError(found=found, expected=EXPECTED_VERSION)
+
+
+def translate(exc: psycopg2.Error, *, access: DatabaseAccess, connecting: bool = False) -> RefundError:
+    """Our error for one of psycopg2's; the caller raises it ``from exc``."""
+    import psycopg2
+    from psycopg2 import errors
+
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    if connecting and any(phrase in text for phrase in _REFUSED):
+        return AccessDeniedError(
+            f"Postgres refused {access.place}: {text}. Correct login, password or schema (the database name) in the "
+            f"Airflow connection refund_db; role and database must exist"
+        )
+    if isinstance(exc, errors.InsufficientPrivilege):
+        return AccessDeniedError(
+            f"Postgres does not let {access.place} do this: {text}. Connect as the role that may, or have the owner "
+            f"run: refund migrate"
+        )
+    if isinstance(exc, (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)):
+        return DatabaseNotMigratedError(found=f"other than this code knows ({text})", expected=EXPECTED_VERSION)
+    if isinstance(exc, (psycopg2.OperationalError, psycopg2.InterfaceError)):
+        return DatabaseUnavailableError(
+            f"Postgres at {access.place} could not be reached, broke the connection or was busy: {text}. The task "
+            f"retries; if it goes on, check that the server runs and is reachable from here"
+        )
+    return FatalRunError(
+        f"Postgres at {access.place} refused a statement, so nothing of it was written: {text}. Expected values that "
+        f"fit the schema; look at the run's staged files"
+    )
+
+
+def _first(cursor: psycopg2.extensions.cursor) -> bool:
+    row = cursor.fetchone()
+    return bool(row and row[0])
