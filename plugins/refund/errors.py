@@ -68,10 +68,21 @@ _OF_THE_MOMENT = frozenset(
 class RejectedPhotoError(RefundError):
     """One photo cannot be classified; the night goes on without it."""
 
-    def __init__(self, reason: ReasonCode, detail: str) -> None:
+    def __init__(
+        self,
+        reason: ReasonCode,
+        detail: str,
+        *,
+        image_format: str | None = None,
+        width_px: int | None = None,
+        height_px: int | None = None,
+    ) -> None:
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.image_format = image_format  # this and the sides: what was known before it failed
+        self.width_px = width_px
+        self.height_px = height_px
 
 
 # --- configuration -------------------------------------------------------------------------------------------------
