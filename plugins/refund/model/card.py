@@ -1,0 +1,130 @@
+"""The model card: what one immutable model unit consists of and how its input must look."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from refund.errors import ModelArtefactError
+
+SCHEMA_VERSION = 1
+CARD_FILE = "card.json"
+RUNTIMES = ("litert", "keras")
+PRECISIONS = ("float32", "int8")
+OUTPUTS = ("probabilities", "logits")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """Weights, input spec, labels and runtime of one model, named ``name@version`` and checked by SHA-256 at load.
+
+    The network is given ``x * input_scale + input_offset`` for every uint8 pixel value ``x`` (RGB, 0 to 255); an
+    artefact whose input is itself uint8 has scale 1 and offset 0.
+
+    Raises:
+        ValueError: a field is malformed; the text names it.
+    """
+
+    name: str
+    version: str
+    runtime: str  # litert | keras
+    artefact_file: str  # beside the card
+    artefact_sha256: str
+    input_height: int
+    input_width: int
+    input_scale: float
+    input_offset: float
+    output: str = "probabilities"  # | logits, which get a softmax; scores are normalised to add up to 1 either way
+    class_count: int
+    labels_sha256: str  # of `refund.model.labels.Labels`
+    precision: str  # float32 | int8
+    source: str  # where the weights came from, for people
+    source_sha256: str  # of the file they were read from
+    created_at: str  # ISO 8601, UTC
+    built_with: dict[str, str] = field(default_factory=dict)  # library -> version
+    metrics: dict[str, float] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value, wanted = getattr(self, spec.name), _TYPES[str(spec.type).split("[")[0]]
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                _refuse(spec.name, f"a value of type {spec.type}", value)
+        for name, pattern in (("name", _NAME), ("version", _VERSION)):
+            if not pattern.fullmatch(getattr(self, name)):
+                _refuse(name, f"text like {pattern.pattern}", getattr(self, name))
+        for name in ("artefact_sha256", "labels_sha256", "source_sha256"):
+            if not _SHA256.fullmatch(getattr(self, name)):
+                _refuse(name, "64 hexadecimal digits", getattr(self, name))
+        for name, allowed in (("runtime", RUNTIMES), ("precision", PRECISIONS), ("output", OUTPUTS)):
+            if getattr(self, name) not in allowed:
+                _refuse(name, " or ".join(allowed), getattr(self, name))
+        for name in ("input_height", "input_width", "class_count"):
+            if getattr(self, name) < 1:
+                _refuse(name, "1 or more", getattr(self, name))
+        for name in ("input_scale", "input_offset"):
+            if not math.isfinite(getattr(self, name)):
+                _refuse(name, "a finite number", getattr(self, name))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.artefact_file):  # never a path out of the folder
+            _refuse("artefact_file", "a plain file name", self.artefact_file)
+        if self.schema_version != SCHEMA_VERSION:
+            _refuse("schema_version", str(SCHEMA_VERSION), self.schema_version)
+
+    @property
+    def key(self) -> str:
+        """``name@version``, as predictions and decisions name the model."""
+        return f"{self.name}@{self.version}"
+
+    def to_json(self) -> str:
+        """The card as indented JSON with sorted keys, fit for ``card.json`` and a jsonb column."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, place: str = "the model card") -> Self:
+        """Read a card; ``place`` names it in errors.
+
+        Raises:
+            ModelArtefactError: it is no JSON object, of a newer schema, or a field is missing, unknown or malformed.
+        """
+        rebuild = "restore the file, or build the model again: refund model build"
+        try:
+            values: Any = json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            msg = f"{place} is not valid JSON ({exc}); {rebuild}"
+            raise ModelArtefactError(msg) from exc
+        if not isinstance(values, dict):
+            msg = f"{place} must be a JSON object, it is a {type(values).__name__}; {rebuild}"
+            raise ModelArtefactError(msg)
+        schema = values.get("schema_version")
+        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+            msg = (
+                f"{place} has schema version {schema}, this code reads up to {SCHEMA_VERSION}; "
+                f"upgrade refund, or choose a model that this version built"
+            )
+            raise ModelArtefactError(msg)
+        known = {spec.name for spec in fields(cls)}
+        if missing := sorted(known - set(values)):
+            msg = f"{place} lacks {', '.join(missing)}; {rebuild}"
+            raise ModelArtefactError(msg)
+        if unknown := sorted(set(values) - known):
+            msg = f"{place} has unknown fields {', '.join(unknown)}; {rebuild}"
+            raise ModelArtefactError(msg)
+        try:
+            return cls(**values)
+        except ValueError as exc:
+            msg = f"{place} is malformed: {exc}; {rebuild}"
+            raise ModelArtefactError(msg) from exc
+
+
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (float, int), "dict": dict}
+
+
+def _refuse(name: str, expected: str, seen: object) -> None:
+    msg = f"{name} must be {expected}, got {seen!r}"
+    raise ValueError(msg)
