@@ -25,7 +25,9 @@ class Labels:
 
     def __post_init__(self) -> None:
         if len(self.class_ids) != len(self.class_names) or len(set(self.class_ids)) != len(self.class_ids):
-            msg = f"{len(self.class_ids)} class ids ({len(set(self.class_ids))} distinct), {len(self.class_names)} names"
+            msg = (
+                f"{len(self.class_ids)} class ids ({len(set(self.class_ids))} distinct), {len(self.class_names)} names"
+            )
             raise ValueError(msg)
 
     def __len__(self) -> int:

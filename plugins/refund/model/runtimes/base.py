@@ -1,0 +1,38 @@
+"""What every way to run a network offers, and the arithmetic they share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Runtime(Protocol):
+    """One loaded network; not thread-safe, so every thread has its own."""
+
+    @property
+    def class_count(self) -> int:
+        """How many scores the network gives per photo."""
+
+    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities ``(N, C)``, each row adding up to 1, for RGB pixels ``(N, H, W, 3)``."""
+
+    def close(self) -> None:
+        """Give back memory and processes; a second call does nothing."""
+
+
+def to_probabilities(scores: NDArray[np.float32], *, output: str) -> NDArray[np.float32]:
+    """Softmax of ``logits``; ``probabilities`` are only scaled so that each row adds up to 1.
+
+    Quantised probabilities come in steps of 1/256 and miss 1 by a few hundredths. Values that are not finite stay so,
+    for `refund.model.decide` to name the row.
+    """
+    import numpy as np
+
+    wide = scores.astype(np.float64)
+    if output == "logits":
+        wide = np.exp(wide - wide.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore", divide="ignore"):  # a row of zeros becomes NaN and is refused later
+        return (wide / wide.sum(axis=1, keepdims=True)).astype(np.float32)
