@@ -84,6 +84,9 @@ class Settings:
         default=0.1, metadata={"help": "Jensen-Shannon distance below which a change is never called drift."}
     )
     drift_min_photos: int = field(default=100, metadata={"help": "Fewer classified photos: insufficient_data."})
+    report_dir: str | None = field(
+        default=None, metadata={"help": "A folder that gets a copy of every report beside the one in S3."}
+    )
     staging_keep_days: int = field(default=7, metadata={"help": "Staged files of failed runs are removed after this."})
 
     def __post_init__(self) -> None:
@@ -100,6 +103,11 @@ class Settings:
     def limits(self) -> ImageLimits:
         """The limits a photo is checked against."""
         return ImageLimits(max_bytes=self.max_bytes, min_side_px=self.min_side_px, max_side_px=self.max_side_px)
+
+    @property
+    def cache_folder(self) -> Path:
+        """``cache_dir`` with ``~`` resolved."""
+        return Path(self.cache_dir).expanduser()
 
     @property
     def cores(self) -> int:

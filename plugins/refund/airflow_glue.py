@@ -1,0 +1,212 @@
+"""Where Airflow meets the night: its connections become our settings, our errors become its, its run becomes ours."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from refund.errors import ConfigurationError, RefundError, RetriableRunError, SettingsError
+from refund.params import NightParams, parse_run_date
+from refund.settings import DatabaseAccess, S3Access, Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection, Param
+
+    from refund.night.services import NightRun, Services
+
+log = logging.getLogger(__name__)
+
+S3_CONNECTION = "refund_s3"
+DATABASE_CONNECTION = "refund_db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightTask:
+    """What a task of the night is given."""
+
+    run: NightRun
+    services: Services
+
+
+_JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def trigger_form() -> dict[str, Param]:
+    """The fields of Airflow's trigger form: one typed, bounded and described ``Param`` per night parameter."""
+    from airflow.sdk import Param
+
+    form = {}
+    for entry in NightParams.describe():
+        schema: dict[str, Any] = {"type": _JSON_TYPES.get(type(entry["default"]), ["null", "string"])}
+        if entry["name"] == "run_date":
+            schema["format"] = "date"
+        schema |= {keyword: entry[key] for key, keyword in (("min", "minimum"), ("max", "maximum")) if key in entry}
+        form[entry["name"]] = Param(entry["default"], description=entry["help"], **schema)
+    return form
+
+
+@contextmanager
+def night_task() -> Iterator[NightTask]:
+    """The current task's run and stores; errors raised inside leave as Airflow's.
+
+    Raises:
+        AirflowFailException: a `ConfigurationError` or `FatalRunError` was raised: no retry would help.
+        AirflowException: a `RetriableRunError` was raised: the task's retries apply.
+    """
+    from airflow.sdk import get_current_context
+
+    from refund.night.services import open_services
+
+    with airflow_errors():
+        run = night_run(get_current_context())
+        access = connections()
+        with open_services(settings=Settings.load(os.environ), s3=access[0], database=access[1]) as services:
+            yield NightTask(run=run, services=services)
+
+
+@contextmanager
+def airflow_errors() -> Iterator[None]:
+    """Turn our errors into those that tell Airflow whether to retry; the text stays."""
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    try:
+        yield
+    except RetriableRunError as exc:
+        raise AirflowException(f"{type(exc).__name__}: {exc}") from exc  # noqa: EM102 -- the text is the error's own
+    except RefundError as exc:
+        raise AirflowFailException(f"{type(exc).__name__}: {exc}") from exc  # noqa: EM102 -- the text is the error's own
+
+
+def night_run(context: Mapping[str, Any]) -> NightRun:
+    """The run that a task context belongs to.
+
+    The run date is the parameter ``run_date``, else the partition key that the schedule or a backfill gave, else the
+    day before ``run_after``; never the logical date, which is None for runs by hand.
+
+    Raises:
+        SettingsError: a parameter or the partition key is malformed.
+    """
+    from refund.night.services import NightRun
+
+    params = NightParams.from_mapping({key: value for key, value in context["params"].items() if value is not None})
+    dag_run = context["dag_run"]
+    return NightRun(run_id=dag_run.run_id, run_date=run_date_of(params, dag_run), params=params)
+
+
+def run_date_of(params: NightParams, dag_run: Any) -> date:
+    """See `night_run`."""
+    if params.run_date is not None:
+        return parse_run_date(params.run_date)
+    if dag_run.partition_key:
+        return parse_run_date(dag_run.partition_key)
+    before: date = (dag_run.run_after - timedelta(days=1)).date()
+    return before
+
+
+def connections() -> tuple[S3Access, DatabaseAccess]:
+    """Read the two Airflow connections, the only source of credentials.
+
+    Raises:
+        ConfigurationError: a connection is missing or lacks a field.
+    """
+    return s3_access(read_connection(S3_CONNECTION)), database_access(read_connection(DATABASE_CONNECTION))
+
+
+def s3_access(connection: Connection) -> S3Access:
+    """Read a connection of type ``aws`` as Airflow's Amazon provider lays it out.
+
+    Login and password are the key pair; without them the worker's own role is used. The extra holds ``region_name``,
+    ``endpoint_url`` and ``service_config.s3.bucket_name``.
+
+    Raises:
+        SettingsError: no bucket is named, or only half of the key pair is there.
+    """
+    extra = connection.extra_dejson
+    bucket = extra.get("service_config", {}).get("s3", {}).get("bucket_name")
+    if not bucket:
+        msg = (
+            f"the connection {S3_CONNECTION} names no bucket; set its extra to "
+            '{"service_config": {"s3": {"bucket_name": "…"}}}'
+        )
+        raise SettingsError(msg)
+    if bool(connection.login) != bool(connection.password):
+        msg = f"the connection {S3_CONNECTION} has only half of the key pair (login, password); set both or none"
+        raise SettingsError(msg)
+    return S3Access(
+        bucket=bucket,
+        endpoint_url=extra.get("endpoint_url") or None,
+        region=extra.get("region_name") or "us-east-1",
+        access_key=connection.login or None,
+        secret_key=connection.password or None,
+    )
+
+
+def database_access(connection: Connection) -> DatabaseAccess:
+    """Read a connection of type ``postgres``.
+
+    Raises:
+        SettingsError: host or login is missing.
+    """
+    if not connection.host or not connection.login:
+        msg = f"the connection {DATABASE_CONNECTION} needs a host and a login (the role refund_app)"
+        raise SettingsError(msg)
+    return DatabaseAccess(
+        host=connection.host,
+        port=connection.port or 5432,
+        database=connection.schema or "refund",
+        user=connection.login,
+        password=connection.password or None,
+        sslmode=connection.extra_dejson.get("sslmode", "prefer"),
+    )
+
+
+def plugin_errors() -> dict[str, str]:
+    """Import errors of Airflow's plugins as this worker sees them, by source."""
+    from airflow.plugins_manager import get_import_errors
+
+    return dict(get_import_errors())
+
+
+def task_states() -> dict[str, str]:
+    """The state of every task instance of the current run but this one; mapped ones as ``task_id_index``."""
+    from airflow.sdk import get_current_context
+
+    context = get_current_context()
+    instance, run_id = context["ti"], context["dag_run"].run_id
+    states = instance.get_task_states(dag_id=instance.dag_id, run_ids=[run_id])[run_id]
+    return {name: str(state) for name, state in states.items() if name != instance.task_id}
+
+
+def on_deadline_missed(context: Mapping[str, Any] | None = None, **_: Any) -> None:
+    """Raise an alert for a night that is still running at its deadline; called by Airflow, outside any task."""
+    from refund.night.alert_on_drift import alert_overdue
+    from refund.night.services import open_services
+
+    dag_run = (context or {}).get("dag_run") or {}
+    access = connections()
+    with open_services(settings=Settings.load(os.environ), s3=access[0], database=access[1]) as services:
+        alert_overdue(run_id=str(dag_run.get("run_id") or dag_run.get("dag_run_id") or "unknown"), services=services)
+
+
+def read_connection(conn_id: str) -> Connection:
+    """Read one Airflow connection.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        return Connection.get(conn_id)
+    except AirflowNotFoundException as exc:
+        msg = (
+            f"Airflow has no connection {conn_id}; add it under Admin > Connections, or as "
+            f"AIRFLOW_CONN_{conn_id.upper()} (docs/operations.md shows both)"
+        )
+        raise ConfigurationError(msg) from exc

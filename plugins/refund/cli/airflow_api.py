@@ -1,0 +1,137 @@
+"""Airflow's public REST API, as far as ``refund night`` needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from refund.errors import AccessDeniedError, RetriableRunError, StackError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class AirflowUnavailableError(RetriableRunError):
+    """Airflow's API server could not be reached or answered with a server error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """One task instance."""
+
+    task_id: str
+    map_index: int  # -1: not mapped
+    state: str | None
+    try_number: int
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    def seconds(self, now: datetime) -> float:
+        """How long it has run."""
+        return ((self.ended_at or now) - self.started_at).total_seconds() if self.started_at else 0.0
+
+
+class AirflowApi:
+    """A logged-in session with Airflow's API server."""
+
+    def __init__(self, url: str, *, user: str, password: str) -> None:
+        import httpx
+
+        self._url = url
+        self._client = httpx.Client(base_url=url, timeout=30.0, trust_env=False)
+        answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
+        self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def start_night(self, dag_id: str, *, run_date: date, conf: dict[str, Any]) -> str:
+        """Start a run for a date and return its id; unpauses the DAG, without which nothing would run."""
+        self._send("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
+        body = {"logical_date": None, "partition_key": run_date.isoformat(), "conf": conf}
+        return str(self._send("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """queued, running, success or failed."""
+        return str(self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{_quote(run_id)}")["state"])
+
+    def task_rows(self, dag_id: str, run_id: str) -> list[TaskRow]:
+        """Every task instance of a run."""
+        rows: list[TaskRow] = []
+        while True:
+            page = self._send(
+                "GET",
+                f"/api/v2/dags/{dag_id}/dagRuns/{_quote(run_id)}/taskInstances",
+                params={"limit": 100, "offset": len(rows)},
+            )
+            rows += [
+                TaskRow(
+                    task_id=row["task_id"],
+                    map_index=row["map_index"],
+                    state=row["state"],
+                    try_number=row["try_number"],
+                    started_at=_time(row["start_date"]),
+                    ended_at=_time(row["end_date"]),
+                )
+                for row in page["task_instances"]
+            ]
+            if not page["task_instances"] or len(rows) >= page["total_entries"]:
+                return rows
+
+    def last_error(self, dag_id: str, run_id: str, row: TaskRow) -> str | None:
+        """The last error line in a task's log, or None."""
+        answer = self._send(
+            "GET",
+            f"/api/v2/dags/{dag_id}/dagRuns/{_quote(run_id)}/taskInstances/{row.task_id}/logs/{row.try_number}",
+            params={"map_index": row.map_index},
+            headers={"Accept": "application/json"},
+        )
+        for line in reversed(answer.get("content", [])):
+            if isinstance(line, dict) and line.get("level") == "error":
+                details = line.get("error_detail") or [{}]
+                return f"{row.task_id}: {details[0].get('exc_value') or line.get('event')}"
+        return None
+
+    def _send(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        import httpx
+
+        try:
+            answer = self._client.request(method, path, **options)
+        except httpx.TransportError as exc:
+            msg = f"Airflow at {self._url} cannot be reached ({exc}); start it with: refund up"
+            raise AirflowUnavailableError(msg) from exc
+        if answer.status_code in {401, 403}:
+            msg = f"Airflow at {self._url} refused {method} {path}: {answer.status_code}; restart the stack: refund up"
+            raise AccessDeniedError(msg)
+        if answer.status_code == 404 and path.startswith("/api/v2/dags/"):
+            wanted = path.removeprefix("/api/v2/dags/")
+            msg = f"Airflow knows no {wanted}; look for import errors in its UI at {self._url}"
+            raise StackError(msg)
+        if answer.status_code >= 500:
+            msg = f"Airflow answered {method} {path} with {answer.status_code}; look into its api-server log"
+            raise AirflowUnavailableError(msg)
+        if answer.is_error:
+            msg = f"Airflow refused {method} {path} with {answer.status_code}: {_detail(answer)}"
+            raise StackError(msg)
+        return dict(answer.json()) if answer.content else {}
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json().get("detail"))
+    except ValueError:
+        return answer.text[:200]
+
+
+def _quote(run_id: str) -> str:
+    from urllib.parse import quote
+
+    return quote(run_id, safe="")
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

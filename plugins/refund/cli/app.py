@@ -1,0 +1,49 @@
+"""The Typer application, what all commands share, and the commands of the local stack."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, is_dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from refund import __version__
+
+EPILOG = (
+    "Exit codes: 0 done; 1 the answer is no (the night failed, no night by that time); 2 wrong usage; "
+    "3 the set-up is wrong, the message says what to mend; 4 a fault of the moment, try again; "
+    "5 the run cannot be trusted."
+)
+
+app = typer.Typer(
+    name="refund",
+    help="The refund night: photographs of returned goods, classified every night.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine instead of text.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a record or plain value as JSON, undecorated."""
+    typer.echo(json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value, default=str))
+
+
+def step(text: str) -> None:
+    """Say what is being done, on standard error, so that standard output stays the command's answer."""
+    errors.print(f"[dim]·[/] {text}", highlight=False)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Show the version; every command has its own help."""
+    if version:
+        typer.echo(f"refund {__version__}")
+        raise typer.Exit

@@ -1,0 +1,147 @@
+"""``refund model``: the registry from the command line."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from refund.cli.access import command_services, find_access
+from refund.cli.app import AsJson, app, console, print_json, step
+from refund.errors import NoModelError, RetriableRunError, StackError
+from refund.settings import Settings
+
+models = typer.Typer(name="model", help="Build, list and show models.", no_args_is_help=True)
+app.add_typer(models)
+
+
+@models.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List every registered model and the aliases that point at it.
+
+    Example: refund model list
+    """
+    with command_services() as services:
+        rows = services.registry.list()
+    if as_json:
+        print_json([row.as_json() for row in rows])
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("model", "alias", "precision", "registered", "by", "state"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(
+            row.model,
+            ", ".join(row.aliases),
+            row.card.precision,
+            f"{row.created_at:%Y-%m-%d %H:%M}",
+            row.created_by,
+            row.state,
+        )
+    console.print(table if rows else "No model is registered; build one with: refund model build", highlight=False)
+
+
+@models.command()
+def show(
+    model: Annotated[str, typer.Argument(help="An alias or name@version.")] = "champion", as_json: AsJson = False
+) -> None:
+    """Show a model's card.
+
+    Example: refund model show champion
+    """
+    with command_services() as services:
+        row = services.registry.resolve(model)
+    card = json.loads(row.card.to_json())
+    if as_json:
+        print_json(card)
+    else:
+        console.print_json(data=card)
+
+
+@models.command()
+def build(
+    weights: Annotated[str, typer.Option(help="Keras weights (.h5): a path or s3://bucket/key.")] = "",
+    fallback: Annotated[
+        bool, typer.Option("--fallback/--no-fallback", help="Without weights, take the packaged EfficientNet-Lite0.")
+    ] = True,
+    champion: Annotated[
+        bool, typer.Option("--champion/--no-champion", help="Let the night use it from the next run on.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Build and register a model: from --weights or REFUND_WEIGHTS, else Keras's download, else the packaged one.
+
+    Example: refund model build --weights mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5
+    """
+    key = build_and_register(weights=weights or None, fallback=fallback, champion=champion, reason="refund model build")
+    if as_json:
+        print_json({"model": key, "champion": champion})
+    else:
+        console.print(f"Registered {key}" + (" as champion" if champion else ""), highlight=False)
+
+
+def build_and_register(*, weights: str | None, fallback: bool, champion: bool, reason: str) -> str:
+    """Build in a temporary folder, register in S3 and Postgres, and make it champion if asked; returns its key."""
+    from refund.model.build import build_model
+
+    with command_services() as services, tempfile.TemporaryDirectory(prefix="refund-model-") as scratch:
+        weights = weights or services.settings.weights
+        file = _weights_file(weights, Path(scratch)) if weights else None
+        target = Path(scratch) / "model"
+        build_model(target, weights=file, allow_fallback=fallback, progress=step)
+        who = getpass.getuser()
+        row = services.registry.register(target, created_by=who)
+        if champion:
+            services.registry.set_alias("champion", row.model, by=who, reason=reason)
+        services.registry.fetch(row.model, services.settings.cache_folder)
+        return row.model
+
+
+def ensure_champion() -> str:
+    """The champion's key; builds and promotes one where there is none yet."""
+    with command_services() as services:
+        try:
+            return services.registry.resolve("champion").model
+        except NoModelError:
+            step("No model is registered yet: building one")
+    return build_and_register(weights=None, fallback=True, champion=True, reason="first model of this stack")
+
+
+def local_model_folder(model: str) -> tuple[Settings, Path]:
+    """A verified model folder, from the registry where it answers, else the copy that was used last.
+
+    Raises:
+        NoModelError: the registry does not know it, or does not answer and there is no copy.
+    """
+    from refund.model.cache import last_used, remember
+
+    access = find_access()
+    try:
+        with command_services() as services:
+            key = services.registry.resolve(model).model
+            folder = services.registry.fetch(key, access.settings.cache_folder)
+    except (RetriableRunError, StackError) as exc:
+        found = last_used(access.settings.cache_folder, model)
+        if found is None:
+            raise
+        step(f"The registry does not answer ({exc.args[0].splitlines()[0]}); using the copy in {found}")
+        return access.settings, found
+    remember(access.settings.cache_folder, alias=model, key=key)
+    return access.settings, folder
+
+
+def _weights_file(weights: str, scratch: Path) -> Path:
+    if not weights.startswith("s3://"):
+        return Path(weights)
+    from refund.store.objects import ObjectStore
+
+    access = find_access()
+    bucket, _, key = weights.removeprefix("s3://").partition("/")
+    target = scratch / Path(key).name
+    ObjectStore(access.s3.in_bucket(bucket)).download(key, target)
+    return target

@@ -1,0 +1,132 @@
+"""``refund night``: trigger the night through Airflow's REST API and follow its tasks."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from refund.cli.access import command_services, need_local
+from refund.cli.airflow_api import AirflowApi, TaskRow
+from refund.cli.app import EXIT_NO, app, console, step
+from refund.cli.photos import yesterday
+from refund.errors import SettingsError
+from refund.params import NightParams, parse_run_date
+
+DAG_ID = "refund_nightly"
+_ORDER = (
+    "health_check",
+    "fetch",
+    "shards.validate",
+    "shards.classify",
+    "persist",
+    "generate_report",
+    "alert_on_drift",
+)
+_MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "running": "[cyan]▸[/]", "upstream_failed": "[red]–[/]"}
+
+
+@app.command()
+def night(
+    date: Annotated[str, typer.Option(help="Run date, YYYY-MM-DD; yesterday (UTC) unless given.")] = "",
+    param: Annotated[list[str], typer.Option(help="A night parameter as name=value; repeat for more.")] = [],  # noqa: B006 -- Typer copies it
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the tasks to the end.")] = False,
+) -> None:
+    """Run the night of a date through Airflow. Exit code 1: the night failed.
+
+    With --wait, .refund/last_run.json tells a machine how it ended.
+
+    Example: refund night --date 2026-11-21 --param review_threshold=0.6 --wait
+    """
+    day = parse_run_date(date or yesterday())
+    conf = read_params(param)
+    local = need_local()
+    started = time.monotonic()
+    with AirflowApi(local.airflow_url, user=local.airflow_user, password=local.airflow_password) as api:
+        run_id = api.start_night(DAG_ID, run_date=day, conf=conf)
+        step(f"{DAG_ID} for {day}: {run_id}")
+        if not wait:
+            console.print(run_id, highlight=False)
+            return
+        with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
+            state = "queued"
+            while state in {"queued", "running"}:
+                rows = api.task_rows(DAG_ID, run_id)
+                state = api.run_state(DAG_ID, run_id)
+                live.update(task_table(rows, now=datetime.now(UTC)))
+                time.sleep(0.5)
+            live.update(task_table(api.task_rows(DAG_ID, run_id), now=datetime.now(UTC)))
+        failures = [row for row in api.task_rows(DAG_ID, run_id) if row.state == "failed"]
+        first_log = api.last_error(DAG_ID, run_id, failures[0]) if failures else None
+    last_run = _last_run(run_id, run_date=day.isoformat(), state=state, seconds=round(time.monotonic() - started, 1))
+    local.last_run_path.write_text(json.dumps(last_run, indent=1), encoding="utf-8")
+    console.print(
+        f"{state}: {last_run['photos']} photos, {last_run['classified']} classified, {last_run['rejected']} rejected, "
+        f"{last_run['unchanged']} unchanged, {last_run['seconds']} s",
+        highlight=False,
+    )
+    if last_run["report"]:
+        console.print(f"Report {last_run['report']}", highlight=False, markup=False, soft_wrap=True)
+    if state != "success":
+        if first_log:
+            console.print(first_log, markup=False, highlight=False, style="red")
+        raise typer.Exit(EXIT_NO)
+
+
+def read_params(texts: list[str]) -> dict[str, Any]:
+    """Read ``name=value`` texts and check them as the night will.
+
+    Raises:
+        SettingsError: no ``=``, an unknown name, a value out of its range, or run_date (which has its own option).
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            msg = f"--param must read name=value, got {text!r}"
+            raise SettingsError(msg)
+        if name == "run_date":
+            msg = "the run date is given by --date, not by --param run_date"
+            raise SettingsError(msg)
+        values[name] = value
+    checked = NightParams.from_mapping(values)
+    return {name: getattr(checked, name) for name in values}
+
+
+def task_table(rows: list[TaskRow], *, now: datetime) -> Table:
+    """The tasks of a run, in the night's order, mapped ones counted together."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "task", "state", "seconds"):
+        table.add_column(column, justify="right" if column == "seconds" else "left")
+    for task_id in _ORDER:
+        mine = [row for row in rows if row.task_id == task_id]
+        states = [row.state or "waiting" for row in mine] or ["waiting"]
+        shown = states[0] if len(set(states)) == 1 else next(s for s in ("failed", "running", *states) if s in states)
+        count = f" {states.count('success')}/{len(mine)}" if len(mine) > 1 else ""
+        seconds = sum(row.seconds(now) for row in mine)
+        table.add_row(_MARKS.get(shown, "[dim]·[/]"), task_id + count, shown, f"{seconds:.1f}" if seconds else "")
+    return table
+
+
+def _last_run(run_id: str, *, run_date: str, state: str, seconds: float) -> dict[str, Any]:
+    with command_services() as services:
+        run = services.repository.get_run(run_id)
+        report = services.repository.get_report(run_id=run_id)
+        report_copy = services.report_copy(report.html_uri) if report is not None else None
+    return {
+        "run_id": run_id,
+        "run_date": run_date,
+        "state": state,
+        "photos": run.photos if run else None,
+        "classified": run.classified if run else None,
+        "rejected": run.rejected if run else None,
+        "unchanged": run.unchanged if run else None,
+        "model": run.model if run else None,
+        "report": report_copy,
+        "seconds": seconds,
+    }

@@ -1,0 +1,105 @@
+"""``refund report``, ``sql`` and ``check``: what the nights left behind."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from refund.cli.access import command_services, role_access
+from refund.cli.app import EXIT_NO, AsJson, app, console, print_json
+from refund.errors import SettingsError
+from refund.params import parse_run_date
+
+
+@app.command()
+def report(
+    date: Annotated[str, typer.Option(help="Run date, YYYY-MM-DD; the last complete night unless given.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show a night's morning report. Exit code 1: there is none.
+
+    Example: refund report --date 2026-11-21
+    """
+    from refund.report.figures import ReportFigures
+    from refund.report.text import render_text
+
+    day = parse_run_date(date) if date else None
+    with command_services() as services:
+        row = services.repository.get_report(run_date=day)
+    if row is None:
+        console.print(
+            f"No report for {day}: no night was published for it (see: refund sql 'SELECT * FROM reporting.runs')"
+            if day
+            else "No night was published yet; run one with: refund night --wait",
+            highlight=False,
+        )
+        raise typer.Exit(EXIT_NO)
+    if as_json:
+        print_json(row.body)
+        return
+    typer.echo(render_text(ReportFigures.from_json(row.body)))
+    console.print(f"Page   {row.html_uri}\nTable  {row.csv_uri}", highlight=False, markup=False)
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT over the views of schema reporting.")],
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Ask Postgres as an analyst: schema reporting, read only.
+
+    Example: refund sql "SELECT category, photos, share FROM reporting.daily_categories ORDER BY photos DESC"
+    """
+    from refund.store.database import Database
+    from refund.store.repository import Repository
+
+    columns, rows = Repository(Database(role_access("analyst"))).select(statement, limit=limit + 1)
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows[:limit]])
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows[:limit]:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    console.print(table)
+    if len(rows) > limit:
+        console.print(f"… more than {limit} rows; raise --limit", style="dim")
+
+
+@app.command()
+def check(
+    by: Annotated[str, typer.Option(help="Time of day, HH:MM in UTC, by which the night must be complete.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell a monitor whether last night is complete: exit code 0 yes or not due yet, 1 no.
+
+    Before the time given, the night before last is asked for. Run it from cron or any monitor outside Airflow.
+
+    Example: refund check --by 06:00
+    """
+    try:
+        due = datetime.strptime(by, "%H:%M").time()  # noqa: DTZ007 -- a time of day, in UTC by definition
+    except ValueError:
+        msg = f"--by must read HH:MM, for example 06:00; got {by!r}"
+        raise SettingsError(msg) from None
+    now = datetime.now(UTC)
+    wanted = (now - timedelta(days=1 if now.time() >= due else 2)).date()
+    with command_services() as services:
+        run = services.repository.published_run(wanted)
+    complete = run is not None
+    if as_json:
+        print_json({"run_date": wanted, "complete": complete, "published_at": run.published_at if run else None})
+    else:
+        console.print(
+            f"The night of {wanted} was published at {run.published_at:%Y-%m-%d %H:%M} UTC"
+            if run is not None
+            else f"The night of {wanted} is not published, expected by {by} UTC; look at refund_nightly in Airflow",
+            highlight=False,
+        )
+    if not complete:
+        raise typer.Exit(EXIT_NO)

@@ -1,0 +1,85 @@
+"""Second half of a shard: run the model over the pack and decide."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from refund.errors import StagingCorruptError
+from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, dump
+from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, prediction_rows, read_manifest
+from refund.schemas import predictions_schema
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 256  # photos held in memory at once: 40 MB of pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifiedShard:
+    """What a shard's classification left behind."""
+
+    shard_uri: str
+    classified: int
+    review: int
+
+    def as_xcom(self) -> dict[str, Any]:
+        """Plain values for XCom."""
+        return {"shard_uri": self.shard_uri, "classified": self.classified, "review": self.review}
+
+
+def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> ClassifiedShard:
+    """Classify every photo of the pack that was not rejected, with the model that the run was opened with.
+
+    Raises:
+        StagingMissingError: the pack is gone.
+        StagingCorruptError: manifest and pack are not of the same photos.
+        ModelArtefactError: the model file is missing or altered.
+    """
+    import pyarrow.parquet as pq
+
+    from refund.imaging.pack import PHOTOS_FILE, PIXELS_FILE, open_pixels, read_photos
+    from refund.model.decide import decide
+    from refund.model.labels import load_labels
+    from refund.model.load import load_model
+    from refund.model.taxonomy import load_taxonomy
+
+    watch = Stopwatch()
+    layout = ShardLayout(shard_uri)
+    row = services.repository.require_run(run.run_id)
+    model_folder = services.registry.fetch(row.model, services.settings.cache_folder)
+    labels = load_labels()
+    taxonomy = load_taxonomy(labels=labels)
+    with services.staging.readable_folder(layout.manifest) as folder:
+        manifest = read_manifest(folder)
+    with (
+        services.staging.readable_folder(layout.pack) as pack,
+        services.staging.writable_folder(layout.predictions) as target,
+        load_model(model_folder, threads=services.settings.inference_threads or services.settings.cores) as model,
+    ):
+        photos = read_photos(pack / PHOTOS_FILE)
+        pixels = open_pixels(pack / PIXELS_FILE)
+        photo_ids = photos.column("photo_id").to_pylist()
+        if photo_ids != manifest.column("photo_id").to_pylist() or len(pixels) != len(photo_ids):
+            msg = f"{layout.pack} holds other photos than {layout.manifest}; clear the run from the task fetch on"
+            raise StagingCorruptError(msg)
+        declared = manifest.column("declared_category").to_pylist()
+        slots = [slot for slot, reason in enumerate(photos.column("reason").to_pylist()) if reason is None]
+        review = 0
+        with pq.ParquetWriter(target / PREDICTIONS_FILE, predictions_schema()) as writer:
+            for start in range(0, len(slots), _BLOCK):
+                block = slots[start : start + _BLOCK]
+                scored = decide(
+                    model.predict(pixels[block], batch_size=run.params.batch_size),
+                    labels=labels,
+                    taxonomy=taxonomy,
+                    top_k=run.params.top_k,
+                    threshold=run.params.review_threshold,
+                    declared=[declared[slot] for slot in block],
+                )
+                writer.write_table(prediction_rows([photo_ids[slot] for slot in block], scored))
+                review += sum(photo.decision.kind == "review" for photo in scored)
+        (target / STAGE_FILE).write_bytes(dump({"seconds": watch.seconds, "classified": len(slots), "review": review}))
+    log.info("Classified %s photos in %.1f s, %s go to review", len(slots), watch.seconds, review)
+    return ClassifiedShard(shard_uri=shard_uri, classified=len(slots), review=review)

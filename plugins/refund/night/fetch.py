@@ -1,0 +1,187 @@
+"""Second task: list the night's photos and plan the shards. Nothing is downloaded yet but the shop's declarations."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from refund import keys
+from refund.errors import RejectedPhotoError
+from refund.night.health_check import check_disk
+from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch, dump
+from refund.night.staged import write_manifest
+from refund.records import PhotoObject
+
+if TYPE_CHECKING:
+    from refund.store.objects import ListedObject
+
+log = logging.getLogger(__name__)
+
+_MAX_DECLARED_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which photos the run will look at, and which keep their outcome."""
+
+    shards: tuple[tuple[PhotoObject, ...], ...]
+    unchanged: tuple[PhotoObject, ...]
+
+    @property
+    def to_do_count(self) -> int:
+        """Photos that will be validated and classified."""
+        return sum(len(shard) for shard in self.shards)
+
+    @property
+    def photo_count(self) -> int:
+        """Photos in the run's manifest."""
+        return self.to_do_count + len(self.unchanged)
+
+
+def plan_shards(photos: Sequence[PhotoObject], *, standing: set[UUID], shard_size: int) -> Plan:
+    """Split the photos without a standing outcome into shards of at most ``shard_size``, in the order given.
+
+    The shards are of equal size to within one photo, so that no worker waits for one long last shard.
+    """
+    unchanged = tuple(photo for photo in photos if photo.photo_id in standing)
+    to_do = [photo for photo in photos if photo.photo_id not in standing]
+    count = -(-len(to_do) // shard_size)
+    bounds = [round(number * len(to_do) / count) for number in range(count + 1)] if count else [0]
+    shards = tuple(tuple(to_do[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False))
+    return Plan(shards=shards, unchanged=unchanged)
+
+
+def fetch_manifest(run: NightRun, services: Services) -> list[str]:
+    """List the run date's photos, the late ones before it and the undated ones; write a manifest per shard.
+
+    Returns:
+        The URI of each shard; empty where there is nothing to do.
+
+    Raises:
+        DiskSpaceError: the staging disk cannot hold the packs.
+    """
+    watch = Stopwatch()
+    row = services.repository.require_run(run.run_id)
+    layout = RunLayout(staging=services.staging, run_id=run.run_id)
+    if row.state == "published":
+        log.info("This run is published already: nothing to do. To classify again, trigger a new run with force=true")
+        return []
+    services.staging.remove(layout.root)  # what an earlier attempt of this run left
+
+    notes: list[str] = []
+    photos = list(_list_photos(run, services, notes))
+    standing: set[UUID] = set()
+    if not run.params.force:
+        standing = services.repository.standing_outcomes(
+            sorted({photo.photo_date for photo in photos}),
+            model=row.model,
+            taxonomy_version=row.taxonomy_version,
+            threshold=run.params.review_threshold,
+            exclude_run_id=run.run_id,
+        )
+    plan = plan_shards(photos, standing=standing, shard_size=run.params.shard_size)
+    check_disk(services, photos=plan.to_do_count)
+
+    shard_uris = [layout.shard(number) for number in range(len(plan.shards))]
+    for uri, shard in zip(shard_uris, plan.shards, strict=True):
+        with services.staging.writable_folder(ShardLayout(uri).manifest) as folder:
+            write_manifest(folder, shard)
+    with services.staging.writable_folder(layout.unchanged) as folder:
+        write_manifest(folder, plan.unchanged)
+    services.repository.add_notes(run.run_id, notes)
+    services.staging.write_file(
+        layout.plan,
+        dump({"shards": len(plan.shards), "photos": plan.photo_count, "unchanged": len(plan.unchanged)}),
+    )
+    services.repository.set_stage_seconds(run.run_id, {"fetch": watch.seconds})
+    log.info(
+        "Listed %s photos: %s to classify in %s shards, %s unchanged",
+        plan.photo_count,
+        plan.to_do_count,
+        len(plan.shards),
+        len(plan.unchanged),
+    )
+    return shard_uris
+
+
+def _list_photos(run: NightRun, services: Services, notes: list[str]) -> Iterator[PhotoObject]:
+    prefix = run.params.prefix
+    for day in listed_dates(run.run_date, late_days=run.params.late_days):
+        folder = keys.date_prefix(prefix, day)
+        listed = list(services.objects.list(folder))
+        declared = _declared_categories(listed, folder, services, notes)
+        yield from (_photo(item, prefix, services, declared) for item in listed if keys.is_photo(item.key))
+    for item in _list_undated(prefix, services):
+        yield _photo(item, prefix, services, {})
+
+
+def _list_undated(prefix: str, services: Services) -> Iterator[ListedObject]:
+    """Photos below the prefix that lie in no date folder: dropped in the wrong place, but never overlooked."""
+    folders, items = services.objects.list_level(prefix)
+    yield from (item for item in items if keys.is_photo(item.key))
+    for folder in folders:
+        if keys.photo_date(f"{folder}x", prefix=prefix) == keys.UNDATED:
+            yield from (item for item in services.objects.list(folder) if keys.is_photo(item.key))
+
+
+def _photo(item: ListedObject, prefix: str, services: Services, declared: Mapping[str, str]) -> PhotoObject:
+    refund_id = keys.refund_id(item.key, prefix=prefix)
+    return PhotoObject(
+        photo_id=keys.photo_id(bucket=services.objects.bucket, key=item.key, etag=item.etag),
+        photo_date=keys.photo_date(item.key, prefix=prefix),
+        bucket=services.objects.bucket,
+        key=item.key,
+        etag=item.etag,
+        size_bytes=item.size_bytes,
+        refund_id=refund_id,
+        declared_category=declared.get(refund_id) if refund_id else None,
+    )
+
+
+def _declared_categories(
+    listed: Sequence[ListedObject], folder: str, services: Services, notes: list[str]
+) -> dict[str, str]:
+    """Read the date's ``_refunds.csv``. A broken one costs the comparison with it, never the night."""
+    key = f"{folder}{keys.DECLARED_FILE}"
+    found = next((item for item in listed if item.key == key), None)
+    if found is None:
+        return {}
+    if found.size_bytes > _MAX_DECLARED_BYTES:
+        notes.append(f"{key} has {found.size_bytes:,} bytes, at most {_MAX_DECLARED_BYTES:,} are read: ignored")
+        return {}
+    try:
+        return parse_declared(services.objects.get(key, etag=found.etag, size_bytes=found.size_bytes))
+    except (ValueError, RejectedPhotoError) as exc:
+        notes.append(f"{key} was ignored: {exc}")
+        return {}
+
+
+def parse_declared(body: bytes) -> dict[str, str]:
+    """Read ``refund_id,declared_category`` lines (UTF-8, with a header) into a mapping.
+
+    Raises:
+        ValueError: it is no UTF-8, a column is missing, or a refund is declared as two categories.
+    """
+    reader = csv.DictReader(io.StringIO(body.decode("utf-8-sig")))
+    missing = {"refund_id", "declared_category"} - set(reader.fieldnames or ())
+    if missing:
+        msg = f"it has the columns {reader.fieldnames or 'none'}, expected refund_id and declared_category"
+        raise ValueError(msg)
+    declared: dict[str, str] = {}
+    for row in reader:
+        refund_id, category = (row["refund_id"] or "").strip(), (row["declared_category"] or "").strip()
+        if refund_id and category and declared.setdefault(refund_id, category) != category:
+            msg = f"refund {refund_id!r} is declared as {declared[refund_id]!r} and as {category!r}"
+            raise ValueError(msg)
+    return declared
+
+
+def listed_dates(run_date: date, *, late_days: int) -> list[date]:
+    """The photo dates that a night looks at, oldest first."""
+    return [run_date - timedelta(days=late) for late in range(late_days, -1, -1)]

@@ -1,0 +1,82 @@
+"""After persist: measure drift and commit it, then write the morning report to Postgres and S3."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refund import keys
+from refund.night.services import NightRun, Services, Stopwatch
+
+if TYPE_CHECKING:
+    from refund.monitor.drift import DriftResult
+    from refund.store.records import NightFigures, RunRow
+
+log = logging.getLogger(__name__)
+
+HTML_FILE = "report.html"
+CSV_FILE = "report.csv"
+
+
+def write_report(run: NightRun, services: Services) -> dict[str, str]:
+    """Measure drift, then render page and table; run again, they are made again from what the tables say then.
+
+    Returns:
+        The URIs of page and table, or an empty dict after a dry run, which publishes nothing to report.
+    """
+    from refund.report.csv_table import render_csv
+    from refund.report.html import render_html
+
+    watch = Stopwatch()
+    row = services.repository.require_run(run.run_id)
+    if row.state != "published":
+        log.info("This run is a %s: there is nothing to report", row.state.replace("_", " "))
+        return {}
+    night = services.repository.night_figures(run.run_id)
+    drift = measure_drift(row, night, services)
+    services.repository.save_drift(run.run_id, row.run_date, drift, at=services.now())
+    figures = report_figures(row, night, drift, services)
+    page, table = render_html(figures), render_csv(figures)
+    folder = keys.report_prefix(run_date=row.run_date, run_id=row.run_id)
+    services.objects.put(folder + HTML_FILE, page.encode(), content_type="text/html; charset=utf-8")
+    services.objects.put(folder + CSV_FILE, table.encode(), content_type="text/csv; charset=utf-8")
+    uris = {"html": services.objects.uri(folder + HTML_FILE), "csv": services.objects.uri(folder + CSV_FILE)}
+    services.repository.save_report(
+        run_id=row.run_id,
+        run_date=row.run_date,
+        body=figures.to_dict(),
+        html_uri=uris["html"],
+        csv_uri=uris["csv"],
+        at=services.now(),
+    )
+    if services.settings.report_dir:
+        _copy_to(Path(services.settings.report_dir) / folder.removeprefix("reports/"), page, table)
+    services.repository.set_stage_seconds(run.run_id, {"generate_report": watch.seconds})
+    return uris
+
+
+def measure_drift(row: RunRow, night: NightFigures, services: Services) -> DriftResult:
+    """Compare the night's category shares with those of the nights before it by the same model."""
+    from refund.monitor.drift import compare_shares
+
+    settings = services.settings
+    reference = services.repository.reference_shares(row.run_date, row.model, settings.drift_reference_nights)
+    return compare_shares(
+        {category.category: category.photos for category in night.categories},
+        reference,
+        distance_floor=settings.drift_distance_floor,
+        min_photos=settings.drift_min_photos,
+    )
+
+
+def _copy_to(folder: Path, page: str, table: str) -> None:
+    """Keep a copy on disk for people without S3; a full disk must not cost the night its report."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in ((HTML_FILE, page), (CSV_FILE, table)):
+            temporary = folder / f".{name}.tmp"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(folder / name)
+    except OSError as exc:
+        log.warning("No copy of the report in %s: %s", folder, exc)

@@ -1,0 +1,98 @@
+"""After the shards: reconcile what they staged, publish all of it in one transaction, then clear the staging."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from refund.errors import StagingMissingError
+from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch
+from refund.night.staged import STAGE_FILE, read_manifest, read_predictions
+from refund.records import OutcomeCounts
+from refund.store.publish import ShardTables, publish
+
+log = logging.getLogger(__name__)
+
+
+def persist_run(run: NightRun, services: Services) -> dict[str, int]:
+    """Publish the night, or nothing of it; returns its counts.
+
+    A run that is published already keeps its rows. Staged files are removed only after the commit.
+
+    Raises:
+        ReconciliationError: manifests, packs, predictions and tables do not count the same.
+        StagingMissingError: a staged file is gone.
+    """
+    watch = Stopwatch()
+    layout = RunLayout(staging=services.staging, run_id=run.run_id)
+    row = services.repository.require_run(run.run_id)
+    if row.state == "published":
+        services.staging.remove(layout.root)  # in case a commit was not followed by this
+        log.info("This run was published at %s; its rows stay as they are", row.published_at)
+        return _counts(row)
+    if not services.staging.exists(layout.plan):
+        raise StagingMissingError(uri=layout.plan)
+    plan = json.loads(services.staging.read_file(layout.plan))
+    shards = [ShardLayout(layout.shard(number)) for number in range(plan["shards"])]
+    stages = [(_stage(services, shard.pack), _stage(services, shard.predictions)) for shard in shards]
+    expected = OutcomeCounts(
+        photos=plan["photos"],
+        classified=sum(classified["classified"] for _, classified in stages),
+        rejected=sum(validated["rejected"] for validated, _ in stages),
+        unchanged=plan["unchanged"],
+    )
+    with services.staging.readable_folder(layout.unchanged) as folder:
+        unchanged = read_manifest(folder)
+    counts = publish(
+        services.database,
+        run_id=run.run_id,
+        shards=_tables(services, shards),
+        unchanged=unchanged,
+        expected=expected,
+        at=services.now(),
+        dry_run=run.params.dry_run,
+    )
+    services.repository.set_stage_seconds(
+        run.run_id,
+        {
+            "validate": round(sum(validated["seconds"] for validated, _ in stages), 3),
+            "classify": round(sum(classified["seconds"] for _, classified in stages), 3),
+            "persist": watch.seconds,
+        },
+    )
+    services.staging.remove(layout.root)
+    log.info(
+        "%s %s photos: %s classified, %s rejected, %s unchanged",
+        "Dry run, published nothing of" if run.params.dry_run else "Published",
+        counts.photos,
+        counts.classified,
+        counts.rejected,
+        counts.unchanged,
+    )
+    return _counts(counts)
+
+
+def _tables(services: Services, shards: list[ShardLayout]) -> Iterator[ShardTables]:
+    from refund.imaging.pack import PHOTOS_FILE, read_photos
+
+    for shard in shards:
+        with (
+            services.staging.readable_folder(shard.manifest) as manifest,
+            services.staging.readable_folder(shard.pack) as pack,
+            services.staging.readable_folder(shard.predictions) as predictions,
+        ):
+            yield ShardTables(
+                manifest=read_manifest(manifest),
+                photos=read_photos(pack / PHOTOS_FILE),
+                predictions=read_predictions(predictions),
+            )
+
+
+def _stage(services: Services, folder_uri: str) -> dict[str, Any]:
+    return dict(json.loads(services.staging.read_file(f"{folder_uri}/{STAGE_FILE}")))
+
+
+def _counts(source: Any) -> dict[str, int]:
+    return {name: getattr(source, name) for name in ("photos", "classified", "rejected", "unchanged")}

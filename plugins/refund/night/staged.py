@@ -1,0 +1,96 @@
+"""Reads and writes the staged Parquet files of a run; every read is checked against `refund.schemas`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from refund.errors import StagingCorruptError, StagingMissingError
+from refund.records import PhotoObject
+from refund.schemas import manifest_schema, predictions_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from refund.model.decide import ScoredPhoto
+
+MANIFEST_FILE = "manifest.parquet"
+PREDICTIONS_FILE = "predictions.parquet"
+STAGE_FILE = "stage.json"  # in pack and predictions: the counts and seconds of the task that wrote them
+
+
+def write_manifest(folder: Path, photos: Sequence[PhotoObject]) -> None:
+    """Write ``manifest.parquet`` into a folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [asdict(photo) | {"photo_id": str(photo.photo_id)} for photo in photos]
+    pq.write_table(pa.Table.from_pylist(rows, schema=manifest_schema()), folder / MANIFEST_FILE)
+
+
+def read_manifest(folder: Path) -> pa.Table:
+    """Read ``manifest.parquet``.
+
+    Raises:
+        StagingMissingError: it is not there.
+        StagingCorruptError: it is no manifest.
+    """
+    return _read(folder / MANIFEST_FILE, manifest_schema())
+
+
+def manifest_photos(manifest: pa.Table) -> list[PhotoObject]:
+    """The manifest's rows as records, in order."""
+    return [PhotoObject(**row | {"photo_id": UUID(row["photo_id"])}) for row in manifest.to_pylist()]
+
+
+def read_predictions(folder: Path) -> pa.Table:
+    """Read ``predictions.parquet``; raises as `read_manifest` does."""
+    return _read(folder / PREDICTIONS_FILE, predictions_schema())
+
+
+def prediction_rows(photo_ids: Sequence[str], scored: Iterable[ScoredPhoto]) -> pa.Table:
+    """The rows of ``predictions.parquet`` for a block of scored photos."""
+    import json
+
+    import pyarrow as pa
+
+    rows: list[dict[str, Any]] = []
+    for photo_id, photo in zip(photo_ids, scored, strict=True):
+        best = photo.top[0]
+        rows.append(
+            {
+                "photo_id": photo_id,
+                "class_id": best.class_id,
+                "class_name": best.class_name,
+                "confidence": best.confidence,
+                "top_k": json.dumps([asdict(score) for score in photo.top]),
+                "category_scores": json.dumps(
+                    {score.category: round(score.score, 6) for score in photo.category_scores if score.score > 0}
+                ),
+                "category": photo.decision.category,
+                "category_score": photo.decision.score,
+                "kind": photo.decision.kind.value,
+                "reasons": [reason.value for reason in photo.decision.reasons],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=predictions_schema())
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as exc:
+        raise StagingMissingError(uri=str(path)) from exc
+    except (pa.ArrowException, OSError) as exc:
+        msg = f"{path} cannot be read as Parquet ({exc}); clear the run from the task fetch on"
+        raise StagingCorruptError(msg) from exc
+    if not table.schema.equals(schema):
+        msg = f"{path} has the columns {table.schema.names}, expected {schema.names}; clear the run from the task fetch on"
+        raise StagingCorruptError(msg)
+    return table
