@@ -1,0 +1,155 @@
+"""Draws the report's chart as SVG that lives inside the page: its colours are the page's, its text is text."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import quoteattr
+
+from refund.report.figures import CategoryRow
+from refund.report.labels import category_label, count, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_BARS = 12
+_WIDTH_IN, _BAR_IN, _MARGIN_IN = 6.2, 0.34, 0.42  # 446 units wide: legible on a phone, capped by the page elsewhere
+# Stand-ins that matplotlib can draw with; the page's style sheet holds the colours, for light, dark and paper.
+_COLOURS = {
+    "#010101": "var(--ink)",
+    "#020202": "var(--muted)",
+    "#030303": "var(--auto)",
+    "#040404": "var(--review)",
+    "#050505": "var(--line)",
+}
+_INK, _MUTED, _AUTO, _REVIEW, _LINE = _COLOURS
+
+
+def category_chart(categories: Sequence[CategoryRow]) -> str:
+    """An ``<svg>`` element: photos per category, split into automatic and review, with the usual share as a mark.
+
+    The largest `MAX_BARS` categories are drawn, the rest as one bar. The same rows give the same bytes. The element
+    needs the custom properties ``--ink --muted --auto --review --line`` from the page around it.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not categories:
+        msg = "a chart needs at least one category"
+        raise ValueError(msg)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a read-only home folder is no news: it then uses /tmp
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    bars = _bars(categories)
+    height_in = _MARGIN_IN + _BAR_IN * len(bars)
+    style: Any = {  # an operator's matplotlibrc must not change the page
+        **{key: mpl.rcParamsDefault[key] for key in mpl.rcParamsDefault if not key.startswith("backend")},
+        "svg.fonttype": "none",  # text stays text: selectable, in the page's font, read aloud
+        "svg.hashsalt": "refund",  # otherwise ids are random
+    }
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # no machine has glyphs for every label; the browser draws the text, matplotlib only measures it
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure = Figure(figsize=(_WIDTH_IN, height_in))
+        axes = figure.add_axes((0.30, 0.0, 0.56, 1 - _MARGIN_IN / height_in))
+        _draw(axes, bars)
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata={"Creator": None, "Date": None, "Format": None, "Type": None},
+        )
+    return _for_the_page(buffer.getvalue(), description=describe_chart(categories))
+
+
+def describe_chart(categories: Sequence[CategoryRow]) -> str:
+    """The chart in words, for those who hear the page."""
+    shown = ", ".join(
+        f"{category_label(row.category)} {count(row.photos)} ({percent(row.share)})" for row in categories[:MAX_BARS]
+    )
+    return f"Bar chart of classified photos by category: {shown}."
+
+
+def _bars(categories: Sequence[CategoryRow]) -> list[CategoryRow]:
+    if len(categories) <= MAX_BARS:
+        return list(categories)
+    shown, rest = categories[: MAX_BARS - 1], categories[MAX_BARS - 1 :]
+    usual = [row.reference_share for row in rest if row.reference_share is not None]
+    return [
+        *shown,
+        CategoryRow(
+            category=f"{len(rest)}_others",
+            photos=sum(row.photos for row in rest),
+            share=sum(row.share for row in rest),
+            auto=sum(row.auto for row in rest),
+            review=sum(row.review for row in rest),
+            mean_score=0.0,
+            reference_share=sum(usual) if usual else None,
+        ),
+    ]
+
+
+def _draw(axes: Axes, bars: Sequence[CategoryRow]) -> None:
+    total = sum(row.photos for row in bars) or 1
+    reach = max(max(row.photos, (row.reference_share or 0.0) * total) for row in bars) or 1
+    axes.set_xlim(0, reach)
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    axes.axis("off")
+    positions = list(range(len(bars)))
+    text: dict[str, Any] = {"va": "center", "fontsize": 11, "parse_math": False, "clip_on": False}
+    axes.barh(positions, [row.auto for row in bars], height=0.62, color=_AUTO)
+    axes.barh(positions, [row.review for row in bars], left=[row.auto for row in bars], height=0.62, color=_REVIEW)
+    axes.plot([0, 0], [-0.5, len(bars) - 0.5], color=_LINE, linewidth=1, clip_on=False)
+    for position, row in enumerate(bars):
+        name = category_label(row.category)
+        name = name if len(name) <= 22 else f"{name[:21]}…"
+        axes.text(-0.03 * reach, position, name, ha="right", color=_INK, **text)
+        end = max(row.photos, (row.reference_share or 0.0) * total)
+        axes.text(end + 0.03 * reach, position, percent(row.share), ha="left", color=_MUTED, **text)
+        if row.reference_share is not None:
+            usual = row.reference_share * total
+            axes.plot([usual, usual], [position - 0.42, position + 0.42], color=_INK, linewidth=2, clip_on=False)
+    _legend(axes, reach=reach, with_usual=any(row.reference_share is not None for row in bars))
+
+
+def _legend(axes: Axes, *, reach: float, with_usual: bool) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    marks: list[Any] = [Patch(color=_AUTO, label="Automatic"), Patch(color=_REVIEW, label="To review")]
+    if with_usual:
+        marks.append(
+            Line2D([], [], color=_INK, marker="|", linestyle="none", markersize=10, markeredgewidth=2, label="Usual")
+        )
+    axes.legend(
+        handles=marks,
+        loc="lower left",
+        bbox_to_anchor=(-0.03, 1.0),
+        ncols=3,
+        frameon=False,
+        fontsize=10,
+        labelcolor=_MUTED,
+        handlelength=1.0,
+        handleheight=0.8,
+        handletextpad=0.5,
+        columnspacing=1.4,
+        borderaxespad=0.1,
+    )
+
+
+def _for_the_page(svg: str, *, description: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)  # would style the page
+    svg = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1", svg, count=1)
+    svg = re.sub(r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1", svg, count=1)
+    for stand_in, colour in _COLOURS.items():
+        svg = svg.replace(stand_in, colour)
+    head = f'<svg class="chart" role="img" aria-label={quoteattr(description)}'
+    return svg.replace("<svg", head, 1).strip()

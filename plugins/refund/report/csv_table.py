@@ -1,0 +1,84 @@
+"""The report as a long, tidy table for spreadsheets: one figure per row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from refund.report.figures import ReportFigures
+from refund.report.labels import visible
+
+COLUMNS = ("run_date", "run_id", "section", "name", "measure", "value")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def render_csv(figures: ReportFigures) -> str:
+    """All figures as CSV (RFC 4180, header first, UTF-8 when encoded).
+
+    ``section`` and ``name`` say what a row is about (``category``, ``shoes``), ``measure`` what is counted
+    (``photos``), ``value`` holds the number or text; shares are ratios, 0 to 1, not rounded. A text that a spreadsheet
+    would run as a formula (it starts with ``= + - @``) gets a leading apostrophe; numbers never do.
+    """
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\r\n")
+    table.writerow(COLUMNS)
+    for section, name, measure, value in _rows(figures):
+        table.writerow(
+            [figures.run_date.isoformat(), *map(_cell, (figures.run_id, section, name, measure)), _cell(value)]
+        )
+    return buffer.getvalue()
+
+
+def _cell(value: str | float | bool | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str):
+        return repr(value)
+    text = visible(value, limit=2_000)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
+
+
+def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float | bool | None]]:
+    for name in ("model", "model_summary", "taxonomy_version", "code_version", "synthetic"):
+        yield "run", name, "value", getattr(figures, name)
+    yield "run", "generated_at", "value", figures.generated_at.isoformat()
+    for name in ("photos", "classified", "rejected", "unchanged"):
+        yield "run", name, "photos", getattr(figures.counts, name)
+    yield "run", "late_photos", "photos", figures.late_photos
+    yield "run", "photos_per_second", "photos_per_second", figures.photos_per_second
+    for name in ("manifest", "outcomes", "classified", "rejected", "unchanged", "decisions", "adds_up"):
+        yield "reconciliation", name, "value", getattr(figures.reconciliation, name)
+    yield "night", "all", "photos", figures.night_photos
+    for name in ("auto", "review", "rejected"):
+        yield "night", name, "photos", getattr(figures, name)
+    yield "night", "auto", "share", figures.auto_share
+    yield "night", "rejected", "share", figures.rejected_share
+    yield "night", "all", "size_bytes", figures.size_bytes
+    yield "review_queue", "all", "photos", figures.review_queue_count
+    for row in figures.categories:
+        for measure in ("photos", "share", "auto", "review", "mean_score", "reference_share"):
+            yield "category", row.category, measure, getattr(row, measure)
+    for reason in figures.rejections:
+        yield "rejection", reason.reason, "photos", reason.photos
+        for key in reason.example_keys:
+            yield "rejection", reason.reason, "example_key", key
+    for quality in figures.quality:
+        yield "quality", quality.label, "photos", quality.photos
+    for stage in figures.stage_seconds:
+        yield "stage", stage.stage, "seconds", stage.seconds
+    drift = figures.drift
+    yield "drift", drift.measure, "status", drift.status.value
+    for measure in (
+        *("distance", "threshold", "p_value", "total_variation"),
+        *("tonight_photos", "reference_photos", "reference_nights"),
+    ):
+        yield "drift", drift.measure, measure, getattr(drift, measure)
+    for move in drift.moves:
+        yield "drift_move", move.category, "tonight_share", move.tonight_share
+        yield "drift_move", move.category, "reference_share", move.reference_share
+    for section, texts in (("note", figures.notes), ("warning", figures.warnings)):
+        for number, text in enumerate(texts, start=1):
+            yield section, str(number), "text", text

@@ -1,0 +1,221 @@
+"""Every figure of the morning report in one record: what page, table and terminal show, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Self
+
+from refund.monitor.drift import CategoryMove, DriftResult, DriftStatus
+from refund.records import OutcomeCounts
+from refund.report.labels import visible
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryRow:
+    """One category of the night: the photos whose decision stands."""
+
+    category: str
+    photos: int
+    share: float  # of the night's classified photos, 0 to 1
+    auto: int
+    review: int
+    mean_score: float  # 0 to 1
+    reference_share: float | None = None  # share in the drift reference; None without one
+
+    def __post_init__(self) -> None:
+        if self.auto + self.review != self.photos:
+            msg = f"{self.category!r}: {self.photos} photos but {self.auto} auto + {self.review} review"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonRow:
+    """One reason code and the photos it cost."""
+
+    reason: str  # a `refund.errors.ReasonCode`
+    photos: int
+    explanation: str = ""  # empty: the report's own sentence for the code
+    example_keys: tuple[str, ...] = ()  # S3 keys, hostile text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityRow:
+    """How many of the night's photos carry a quality label."""
+
+    label: str
+    photos: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSeconds:
+    """Seconds of work in one stage, summed over shards."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """The row of ``reporting.reconciliation`` for the run."""
+
+    manifest: int
+    outcomes: int
+    classified: int
+    rejected: int
+    unchanged: int
+    decisions: int
+    adds_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFigures:
+    """Everything the report says about one night.
+
+    Two sets of counts, never mixed: ``counts`` is what *this run* made of its manifest; ``night_photos``,
+    ``categories`` and ``rejections`` are what *stands for the night* (its run date), whichever of its runs decided it.
+
+    Raises:
+        ValueError: categories and rejections do not add up to ``night_photos``, or ``generated_at`` has no time zone.
+    """
+
+    run_id: str
+    run_date: date
+    generated_at: datetime  # aware
+    model: str  # name@version
+    model_summary: str  # one line from the model card
+    taxonomy_version: str
+    code_version: str
+    counts: OutcomeCounts
+    night_photos: int  # photos with a standing outcome of this night, classified or rejected
+    categories: tuple[CategoryRow, ...]  # most photos first
+    rejections: tuple[ReasonRow, ...]  # most photos first
+    review_queue_count: int  # everything that waits for a person, earlier nights included
+    reconciliation: Reconciliation
+    drift: DriftResult
+    quality: tuple[QualityRow, ...] = ()
+    stage_seconds: tuple[StageSeconds, ...] = ()  # in the order of the stages
+    photos_per_second: float | None = None
+    late_photos: int = 0  # of this run's, those whose photo date lies before the run date
+    size_bytes: int = 0  # of the night's photos
+    notes: tuple[str, ...] = ()  # what was odd but did not stop the night
+    warnings: tuple[str, ...] = ()  # what the report itself lacks
+    synthetic: bool = False  # a made-up night of the demo
+
+    def __post_init__(self) -> None:
+        if self.generated_at.tzinfo is None:
+            msg = f"generated_at must be an aware time, got {self.generated_at!r}"
+            raise ValueError(msg)
+        if self.classified + self.rejected != self.night_photos:
+            msg = (
+                f"the night has {self.night_photos} photos but {self.classified} in categories + "
+                f"{self.rejected} rejected"
+            )
+            raise ValueError(msg)
+
+    @property
+    def classified(self) -> int:
+        """Photos of the night that have a category."""
+        return sum(row.photos for row in self.categories)
+
+    @property
+    def rejected(self) -> int:
+        """Photos of the night that were rejected."""
+        return sum(row.photos for row in self.rejections)
+
+    @property
+    def auto(self) -> int:
+        """Photos of the night that the machine sorted alone."""
+        return sum(row.auto for row in self.categories)
+
+    @property
+    def review(self) -> int:
+        """Photos of the night that were sent to a person."""
+        return sum(row.review for row in self.categories)
+
+    @property
+    def auto_share(self) -> float | None:
+        """``auto`` over all photos of the night, 0 to 1; None for a night without photos."""
+        return self.auto / self.night_photos if self.night_photos else None
+
+    @property
+    def rejected_share(self) -> float | None:
+        """``rejected`` over all photos of the night, 0 to 1; None for a night without photos."""
+        return self.rejected / self.night_photos if self.night_photos else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only; texts are freed of what Postgres' jsonb refuses (NUL, lone surrogates)."""
+        figures = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        figures["auto_share"] = self.auto_share
+        figures["rejected_share"] = self.rejected_share
+        plain = _plain(figures)
+        assert isinstance(plain, dict)  # noqa: S101 - narrows the type
+        return plain
+
+    def to_json(self) -> str:
+        """`to_dict` as text: what ``refund.report.body`` keeps."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        """Read back what `to_dict` gave, for example from ``refund.report.body``.
+
+        Raises:
+            ValueError: the body was written by a newer version of the report.
+        """
+        if body.get("schema_version") != SCHEMA_VERSION:
+            msg = (
+                f"the report has schema version {body.get('schema_version')!r}, this code reads {SCHEMA_VERSION}; "
+                f"upgrade the code"
+            )
+            raise ValueError(msg)
+        values = {name: value for name, value in body.items() if name in cls.__dataclass_fields__}
+        drift = body["drift"]
+        return cls(
+            **values
+            | {
+                "run_date": date.fromisoformat(body["run_date"]),
+                "generated_at": datetime.fromisoformat(body["generated_at"]),
+                "counts": OutcomeCounts(**body["counts"]),
+                "categories": tuple(CategoryRow(**row) for row in body["categories"]),
+                "rejections": tuple(
+                    ReasonRow(**row | {"example_keys": tuple(row["example_keys"])}) for row in body["rejections"]
+                ),
+                "quality": tuple(QualityRow(**row) for row in body["quality"]),
+                "stage_seconds": tuple(StageSeconds(**row) for row in body["stage_seconds"]),
+                "reconciliation": Reconciliation(**body["reconciliation"]),
+                "drift": DriftResult(
+                    **drift
+                    | {
+                        "status": DriftStatus(drift["status"]),
+                        "folded": tuple(drift["folded"]),
+                        "moves": tuple(CategoryMove(**move) for move in drift["moves"]),
+                    }
+                ),
+                "notes": tuple(body["notes"]),
+                "warnings": tuple(body["warnings"]),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read back what `to_json` gave."""
+        return cls.from_dict(json.loads(text))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value, limit=10_000)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,84 @@
+"""The first line of the report: one sentence that a manager understands."""
+
+from __future__ import annotations
+
+from refund.monitor.drift import DriftStatus
+from refund.report.figures import ReportFigures
+from refund.report.labels import category_label, count, long_date, percent, reason_label
+
+MANY_REJECTED_SHARE = 0.2  # from here on the rejected photos, not the sorted ones, are the news
+
+
+def summary_sentence(figures: ReportFigures) -> str:
+    """What happened to the photos of the night, in one sentence, worst news first."""
+    night = long_date(figures.run_date)
+    if not figures.reconciliation.adds_up:
+        return (
+            f"The counts of {night} do not add up, so none of these figures should be used until the run has been "
+            f"looked at."
+        )
+    if figures.night_photos == 0:
+        return _nothing_new(figures, night)
+
+    text = _rejections_first(figures, night) or _as_usual(figures, night)
+    if figures.counts.classified + figures.counts.rejected == 0:
+        text = f"Nothing has changed since {night} was sorted: {text[:1].lower()}{text[1:]}"
+    return f"{text}{_drift(figures)}."
+
+
+def _nothing_new(figures: ReportFigures, night: str) -> str:
+    found = figures.counts.photos
+    if found == 0:
+        return f"No photos arrived for {night}, so there was nothing to sort."
+    if found == 1:
+        return f"No new photos arrived for {night}: the one photo found had been sorted before, and its result stands."
+    return (
+        f"No new photos arrived for {night}: all {count(found)} photos found had been sorted before, and their "
+        f"results stand."
+    )
+
+
+def _as_usual(figures: ReportFigures, night: str) -> str:
+    total = figures.night_photos
+    waits = "waits" if figures.review == 1 else "wait"
+    were = "was" if figures.auto == 1 else "were"
+    parts = [f"{count(figures.auto)} ({percent(figures.auto_share)}) {were} sorted automatically"]
+    parts.append(f"{count(figures.review)} {waits} for a person" if figures.review else "none waits for a person")
+    if figures.rejected:
+        parts.append(f"{count(figures.rejected)} could not be used")
+    head = f"Of the {count(total)} photos of {night}" if total > 1 else f"Of the one photo of {night}"
+    return f"{head}, {_listed(parts)}"
+
+
+def _rejections_first(figures: ReportFigures, night: str) -> str | None:
+    share = figures.rejected_share
+    if share is None or share < MANY_REJECTED_SHARE:
+        return None
+    commonest = max(figures.rejections, key=lambda row: row.photos)
+    why = f"because of “{reason_label(commonest.reason).lower()}”"
+    if figures.night_photos == 1:
+        return f"The only photo of {night} could not be used, {why}"
+    if figures.rejected == figures.night_photos:
+        return f"None of the {count(figures.night_photos)} photos of {night} could be used, most often {why}"
+    return (
+        f"{count(figures.rejected)} of the {count(figures.night_photos)} photos of {night} ({percent(share)}) could "
+        f"not be used, most often {why}, while {count(figures.auto)} were sorted automatically and "
+        f"{count(figures.review)} wait for a person"
+    )
+
+
+def _drift(figures: ReportFigures) -> str:
+    drift = figures.drift
+    if drift.status is not DriftStatus.DRIFT or not drift.moves:
+        return ""
+    move = drift.moves[0]
+    goods = "photos without goods" if move.category == "not_a_product" else category_label(move.category).lower()
+    more = "more" if move.change > 0 else "fewer" if move.category == "not_a_product" else "less"
+    return (
+        f"; the mix of goods differs from other nights, above all {more} {goods} "
+        f"({percent(move.tonight_share)} instead of {percent(move.reference_share)})"
+    )
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,129 @@
+"""The report for a terminal: a screenful of plain text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from refund.monitor.drift import DriftStatus
+from refund.report.figures import ReportFigures
+from refund.report.labels import (
+    category_label,
+    count,
+    explain_reason,
+    percent,
+    points,
+    reason_label,
+    seconds,
+    stage_label,
+    visible,
+)
+from refund.report.sentence import summary_sentence
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def render_text(figures: ReportFigures, *, width: int = 80, top: int = 10) -> str:
+    """Sentence, counts, the ``top`` largest categories with bars, rejections, drift and stage times.
+
+    Plain Unicode without colours or escape sequences, at most ``width`` columns (from 60 up).
+    """
+    width = max(60, width)
+    lines = [
+        *textwrap.wrap(summary_sentence(figures), width),
+        *_counts(figures),
+        *_categories(figures, width=width, top=top),
+        *_rejections(figures, width=width),
+        *_drift(figures, width=width),
+        *_foot(figures, width=width),
+    ]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def bar(share: float, width: int) -> str:
+    """A horizontal bar of ``share`` (0 to 1) of ``width`` columns, in eighths of a column, padded to ``width``."""
+    eighths = max(round(share * width * 8), 1 if share > 0 else 0)
+    full, rest = divmod(min(eighths, width * 8), 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+
+
+def _counts(figures: ReportFigures) -> Iterator[str]:
+    counts = figures.counts
+    yield ""
+    yield f"  this run    {count(counts.photos):>9} photos listed"
+    yield (
+        f"              {count(counts.classified):>9} classified   {count(counts.rejected)} rejected   "
+        f"{count(counts.unchanged)} unchanged" + ("" if figures.reconciliation.adds_up else "   DOES NOT ADD UP")
+    )
+    yield f"  the night   {count(figures.night_photos):>9} photos, {percent(figures.auto_share)} sorted automatically"
+    yield f"  in review   {count(figures.review_queue_count):>9} photos, earlier nights included"
+    if figures.late_photos:
+        yield f"  late        {count(figures.late_photos):>9} photos of earlier dates"
+
+
+def _categories(figures: ReportFigures, *, width: int, top: int) -> Iterator[str]:
+    if not figures.categories:
+        return
+    yield ""
+    yield "Categories"
+    shown, others = figures.categories[:top], figures.categories[top:]
+    rows = [(category_label(row.category), row.photos, row.share) for row in shown]
+    if others:
+        rows.append((f"{len(others)} more", sum(row.photos for row in others), sum(row.share for row in others)))
+    name_width = min(24, max(len(name) for name, _, _ in rows))
+    bar_width = width - name_width - 22
+    longest = max(share for _, _, share in rows) or 1.0
+    for name, photos, share in rows:
+        shortened = name if len(name) <= name_width else f"{name[: name_width - 1]}…"
+        drawn = bar(share / longest, bar_width)
+        yield f"  {shortened:<{name_width}}  {drawn} {count(photos):>8} {percent(share, digits=1):>6}"
+
+
+def _rejections(figures: ReportFigures, *, width: int) -> Iterator[str]:
+    if not figures.rejections:
+        return
+    yield ""
+    yield "Rejected"
+    for row in figures.rejections:
+        line = f"  {count(row.photos):>6}  {reason_label(row.reason)}: {row.explanation or explain_reason(row.reason)}"
+        yield from textwrap.wrap(visible(line), width, subsequent_indent=" " * 10, drop_whitespace=True)
+
+
+def _drift(figures: ReportFigures, *, width: int) -> Iterator[str]:
+    yield ""
+    yield from textwrap.wrap(f"Mix of goods: {drift_text(figures)}", width, subsequent_indent="  ")
+    if figures.drift.status is DriftStatus.DRIFT:
+        for move in figures.drift.moves[:3]:
+            yield (
+                f"  {category_label(move.category):<24} {percent(move.tonight_share, digits=1):>6}, usually "
+                f"{percent(move.reference_share, digits=1)} ({points(move.change)} points)"
+            )
+
+
+def drift_text(figures: ReportFigures) -> str:
+    """The drift verdict in words."""
+    drift = figures.drift
+    nights = "night" if drift.reference_nights == 1 else "nights"
+    if drift.status is DriftStatus.NO_REFERENCE:
+        return "nothing to compare with yet, this is the first night with photos."
+    if drift.status is DriftStatus.INSUFFICIENT_DATA:
+        return (
+            f"too few photos to tell ({count(drift.tonight_photos)} tonight, {count(drift.reference_photos)} in the "
+            f"{drift.reference_nights} {nights} before)."
+        )
+    verdict = "differs from" if drift.status is DriftStatus.DRIFT else "is like"
+    sign = ">" if drift.status is DriftStatus.DRIFT else "≤"
+    return (
+        f"{verdict} the {drift.reference_nights} {nights} before (distance {drift.distance:.3f} {sign} threshold "
+        f"{drift.threshold:.3f})."
+    )
+
+
+def _foot(figures: ReportFigures, *, width: int) -> Iterator[str]:
+    if figures.stage_seconds:
+        stages = ", ".join(f"{stage_label(row.stage).lower()} {seconds(row.seconds)}" for row in figures.stage_seconds)
+        speed = f" ({figures.photos_per_second:,.0f} photos/s)" if figures.photos_per_second else ""
+        yield from textwrap.wrap(f"Work: {stages}{speed}", width, subsequent_indent="  ")
+    for text in (*figures.notes, *figures.warnings):
+        yield from textwrap.wrap(f"Note: {visible(text)}", width, subsequent_indent="  ")
+    yield from textwrap.wrap(f"Model: {visible(figures.model)}   Run: {visible(figures.run_id)}", width)
