@@ -1,0 +1,156 @@
+"""Airflow's four processes on a laptop: database migration, programs, health, the inference pool."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from refund.errors import StackError
+from refund.local.credentials import StackCredentials, write_private
+from refund.local.paths import StackPaths
+from refund.local.ports import HOST
+from refund.local.supervisor import Program
+
+INFERENCE_POOL = "refund_inference"
+SERVICES = {  # our name: what follows `airflow`
+    "api-server": ("api-server", "--host", HOST, "--workers", "1", "--port", "{port}"),
+    "scheduler": ("scheduler", "--skip-serve-logs"),  # its log server would listen on every address
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+_HEALTH_NAMES = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+
+
+def airflow_version() -> str:
+    """The installed version, without importing Airflow (2 s)."""
+    from importlib.metadata import version
+
+    return version("apache-airflow")
+
+
+def write_passwords(paths: StackPaths, credentials: StackCredentials) -> None:
+    """Write the login file that Airflow's simple auth manager reads."""
+    write_private(paths.run / "airflow_passwords.json", json.dumps(credentials.airflow_passwords) + "\n")
+
+
+def programs(paths: StackPaths, *, port: int, environ: Mapping[str, str]) -> list[Program]:
+    """Describe the four services; their environment, secrets in it, goes through a file of mode 0600."""
+    environment_file = paths.run / "airflow_environment.json"
+    write_private(environment_file, json.dumps(dict(environ)))
+    launcher = Path(__file__).with_name("launch.py")
+    start = [sys.executable, "-I", str(launcher), str(environment_file), sys.executable, "-m", "airflow"]
+    return [
+        Program(
+            name=name,
+            command=[*start, *(argument.format(port=port) for argument in arguments)],
+            folder=paths.airflow,
+        )
+        for name, arguments in SERVICES.items()
+    ]
+
+
+def migrate_database(paths: StackPaths, *, environ: Mapping[str, str]) -> None:
+    """Bring Airflow's own database to the installed version; safe to repeat.
+
+    Raises:
+        StackError: the migration failed; the text has its last lines.
+    """
+    log = paths.log("airflow-db-migrate")
+    with log.open("wb") as output:
+        outcome = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env=dict(environ),
+            cwd=paths.airflow,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if outcome.returncode != 0:
+        msg = f"airflow db migrate failed with exit code {outcome.returncode}; last lines of {log}:\n{last_lines(log)}"
+        raise StackError(msg)
+
+
+def unhealthy(*, port: int, since: datetime | None) -> dict[str, str]:
+    """Ask Airflow for its health; what is not well, by service, with why.
+
+    Args:
+        port: Of the API server.
+        since: Heartbeats before this moment do not count: after a crash the database remembers those of the dead.
+            None: any heartbeat that Airflow itself still calls healthy counts.
+    """
+    try:
+        status, answer = _call("GET", "/api/v2/monitor/health", port=port)
+    except (OSError, http.client.HTTPException) as exc:
+        return {"api-server": f"does not answer on {HOST}:{port} ({exc})"}
+    if status != http.client.OK or not isinstance(answer, dict):
+        return {"api-server": f"answers {status} to the health request"}
+    ill = {}
+    for service, name in _HEALTH_NAMES.items():
+        found = answer.get(name) or {}
+        beat = found.get(f"latest_{name}_heartbeat")
+        if found.get("status") != "healthy":
+            ill[service] = f"reports {found.get('status') or 'nothing yet'}"
+        elif since is not None and (beat is None or datetime.fromisoformat(beat) < since):
+            ill[service] = "has not reported since it was started"
+    return ill
+
+
+def ensure_pool(*, port: int, credentials: StackCredentials, slots: int) -> None:
+    """Make the pool that inference tasks take slots from; one that is there keeps its size.
+
+    Raises:
+        StackError: Airflow refuses.
+    """
+    login = {"username": "admin", "password": credentials.airflow_passwords["admin"]}
+    try:
+        status, answer = _call("POST", "/auth/token", port=port, body=login)
+        if status in (http.client.OK, http.client.CREATED):
+            pool = {"name": INFERENCE_POOL, "slots": slots, "description": "Tasks that keep a core busy."}
+            status, answer = _call("POST", "/api/v2/pools", port=port, body=pool, token=answer["access_token"])
+            if status in (http.client.CREATED, http.client.CONFLICT):
+                return
+    except (OSError, http.client.HTTPException) as exc:
+        status, answer = 0, str(exc)
+    msg = f"Airflow did not make the pool {INFERENCE_POOL}: answer {status} {str(answer)[:300]}"
+    raise StackError(msg)
+
+
+def default_slots() -> int:
+    """Slots of the inference pool: one per core, two at least."""
+    return max(2, os.cpu_count() or 1)
+
+
+def last_lines(path: Path, *, count: int = 15) -> str:
+    """The end of a log file, for an error message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 16_384))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return "  (no log)"
+    return "\n".join(f"  {line}" for line in text.splitlines()[-count:]) or "  (the log is empty)"
+
+
+def _call(
+    method: str, path: str, *, port: int, body: dict[str, Any] | None = None, token: str | None = None
+) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)  # never through a proxy
+    try:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
+        response = connection.getresponse()
+        content = response.read()
+        try:
+            return response.status, json.loads(content)
+        except ValueError:
+            return response.status, content.decode("utf-8", "replace")
+    finally:
+        connection.close()
