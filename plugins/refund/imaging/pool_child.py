@@ -1,0 +1,111 @@
+"""A decoding child: takes photos one after another from a socket, writes their pixels, answers with facts.
+
+Runs in a process forked by `refund.imaging.pool_server`, under limits; whatever happens to it, only the photo in its
+hands is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from typing import NoReturn
+
+from refund.imaging.examine import examine_photo
+from refund.imaging.pool_wire import CONTROL_TICKET, PHOTO_HEADER, PoolConfig, answer_frame, facts_payload
+
+OUT_OF_MEMORY_STATUS = 42  # exit status that means: the memory limit was reached
+_LOWEST_KEPT_FD = 100
+_PR_SET_PDEATHSIG = 1
+
+
+def run_child(sock_fd: int, pixels_fd: int, *, pixels_offset: int, config: PoolConfig) -> NoReturn:
+    """Decode until the socket closes; never returns into the forked copy of the server."""
+    status = 70
+    try:
+        sock_fd, pixels_fd = _keep_only(sock_fd, pixels_fd)
+        _limit(config, pixels_fd)
+        with socket.socket(fileno=sock_fd) as sock:
+            _serve(sock, pixels_fd, pixels_offset, config)
+        status = 0
+    except MemoryError:
+        status = OUT_OF_MEMORY_STATUS
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0  # the server is gone
+    finally:
+        os._exit(status)
+
+
+def _keep_only(sock_fd: int, pixels_fd: int) -> tuple[int, int]:
+    """Close every other descriptor: a child that held a sibling's socket would keep it from seeing its end."""
+    kept_sock = fcntl.fcntl(sock_fd, fcntl.F_DUPFD, _LOWEST_KEPT_FD)
+    kept_pixels = fcntl.fcntl(pixels_fd, fcntl.F_DUPFD, kept_sock + 1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.closerange(3, kept_sock)
+    os.closerange(kept_sock + 1, kept_pixels)
+    os.closerange(kept_pixels + 1, 65_536)
+    return kept_sock, kept_pixels
+
+
+def _limit(config: PoolConfig, pixels_fd: int) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    _set_limit(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_FSIZE, os.fstat(pixels_fd).st_size)
+    _set_limit(resource.RLIMIT_NOFILE, 64)
+    _set_limit(resource.RLIMIT_AS, config.memory_bytes)
+
+
+def _set_limit(kind: int, soft: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses RLIMIT_AS; the wall clock still bounds the child
+        resource.setrlimit(kind, (soft, hard))
+
+
+def _serve(sock: socket.socket, pixels_fd: int, pixels_offset: int, config: PoolConfig) -> None:
+    photo_bytes = config.size[0] * config.size[1] * 3
+    while (header := _receive(sock, PHOTO_HEADER.size)) is not None:
+        ticket, slot, length = PHOTO_HEADER.unpack(header)
+        body = _receive(sock, length)
+        if body is None:
+            return
+        # RLIMIT_CPU counts from the start of the process, so the limit moves with every photo.
+        _set_limit(resource.RLIMIT_CPU, int(time.process_time() + config.timeout_s) + 1)
+        facts, pixels = examine_photo(slot, bytes(body), limits=config.limits, size=config.size)
+        try:
+            if pixels is not None:
+                _write(pixels_fd, pixels.tobytes(), pixels_offset + slot * photo_bytes)
+        except OSError as exc:
+            fatal = f"pixels of slot {slot} could not be written to {config.pixels_path}: {exc.strerror}"
+            sock.sendall(answer_frame(CONTROL_TICKET, {"fatal": fatal}))
+            return
+        sock.sendall(answer_frame(ticket, facts_payload(facts)))
+
+
+def _receive(sock: socket.socket, length: int) -> bytearray | None:
+    buffer = bytearray(length)
+    view, got = memoryview(buffer), 0
+    while got < length:
+        count = sock.recv_into(view[got:])
+        if count == 0:
+            return None
+        got += count
+    return buffer
+
+
+def _write(fd: int, pixels: bytes, offset: int) -> None:
+    view = memoryview(pixels)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

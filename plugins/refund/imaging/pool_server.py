@@ -1,0 +1,324 @@
+"""The decoding interpreter: hands photos to forked children, watches them, and reports what became of each photo.
+
+One loop without threads and without a blocking call, so that no full pipe can stop it and forking stays safe. It ends,
+and ends its children, when its standard input closes or its parent changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from refund.errors import ReasonCode, RefundError, RejectedPhotoError
+from refund.imaging.decode import load_plugins
+from refund.imaging.examine import rejected_facts
+from refund.imaging.pack import pixels_layout
+from refund.imaging.pool_child import OUT_OF_MEMORY_STATUS, run_child
+from refund.imaging.pool_wire import (
+    CONTROL_TICKET,
+    PHOTO_HEADER,
+    PoolConfig,
+    answer_frame,
+    facts_from_payload,
+    facts_payload,
+    take_answers,
+)
+
+_CHILD_PHOTOS = 16  # photos a child may have before it answers: enough to keep it busy, few to repeat when it dies
+_CHILD_BYTES = 8 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
+_IDLE_DEATHS = 5  # children that die without a photo in hand before the pool gives up
+_PARENT_CHECK_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Photo:
+    ticket: int
+    slot: int
+    body: bytes
+    failed: bool = False  # it was in the hands of a child that failed; now it goes alone
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    pid: int
+    sock: socket.socket
+    photos: deque[_Photo] = field(default_factory=deque)  # in order; the child has the first in its hands
+    outbox: deque[memoryview] = field(default_factory=deque)
+    inbox: bytearray = field(default_factory=bytearray)
+    began_at: float = 0.0  # monotonic: when it could begin with the first photo
+    timed_out: bool = False
+
+    @property
+    def alone(self) -> bool:
+        return bool(self.photos) and self.photos[0].failed
+
+
+class _PoolBrokenError(Exception):
+    """No photo's fault; the text goes to the parent."""
+
+
+def serve(config: PoolConfig) -> int:
+    """Answer photos from standard input on standard output until the input ends; the process's exit status."""
+    answers_fd = os.dup(1)
+    os.dup2(2, 1)  # a stray print must not end up among the answers
+    server = _Server(config, answers_fd)
+    try:
+        server.run()
+    except _PoolBrokenError as exc:
+        server.say_fatal(str(exc))
+        return 1
+    except BrokenPipeError:
+        return 0  # the parent is gone
+    finally:
+        server.stop()
+    return 0
+
+
+class _Server:
+    def __init__(self, config: PoolConfig, answers_fd: int) -> None:
+        self._config = config
+        self._answers_fd = answers_fd
+        self._parent = os.getppid()
+        self._selector = selectors.DefaultSelector()
+        self._children: list[_Child] = []
+        self._waiting: deque[_Photo] = deque()
+        self._alone: deque[_Photo] = deque()
+        self._inbox = bytearray()
+        self._outbox = bytearray()
+        self._input_open = True
+        self._idle_deaths = 0
+
+    def run(self) -> None:
+        self._prepare()
+        os.set_blocking(0, False)
+        os.set_blocking(self._answers_fd, False)
+        self._selector.register(0, selectors.EVENT_READ)
+        while self._input_open and os.getppid() == self._parent:
+            self._hand_out()
+            self._watch_answers()
+            for key, events in self._selector.select(self._next_deadline_s()):
+                if key.fd == 0:
+                    self._read_photos()
+                elif key.fd == self._answers_fd:
+                    self._write_answers()
+                elif key.data in self._children:
+                    self._converse(key.data, events)
+            self._stop_overdue()
+
+    def _prepare(self) -> None:
+        import numpy  # noqa: F401  (imported once here, so that children have it when they are forked)
+
+        load_plugins()
+        try:
+            offset, shape = pixels_layout(path := Path(self._config.pixels_path))
+        except RefundError as exc:
+            raise _PoolBrokenError(str(exc)) from exc
+        if (shape[2], shape[1]) != self._config.size:
+            msg = f"{path} holds {shape[2]} x {shape[1]} pixels, the pool was made for {self._config.size}"
+            raise _PoolBrokenError(msg)
+        try:
+            self._pixels_fd, self._pixels_offset = os.open(path, os.O_RDWR), offset
+        except OSError as exc:
+            msg = f"{path} cannot be written to: {exc.strerror}"
+            raise _PoolBrokenError(msg) from exc
+        for _ in range(self._config.workers):
+            self._fork()
+        self._outbox += answer_frame(CONTROL_TICKET, {"ready": shape[0]})
+
+    def _fork(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError as exc:
+            msg = f"no decoding child could be started: {exc.strerror}"
+            raise _PoolBrokenError(msg) from exc
+        if pid == 0:
+            run_child(theirs.fileno(), self._pixels_fd, pixels_offset=self._pixels_offset, config=self._config)
+        theirs.close()
+        ours.setblocking(False)
+        child = _Child(pid=pid, sock=ours)
+        self._children.append(child)
+        self._selector.register(ours, selectors.EVENT_READ, child)
+
+    # --- the parent -------------------------------------------------------------------------------------------------
+
+    def _read_photos(self) -> None:
+        chunk = os.read(0, _READ_BYTES)
+        if not chunk:
+            self._input_open = False
+            return
+        self._inbox += chunk
+        while len(self._inbox) >= PHOTO_HEADER.size:
+            ticket, slot, length = PHOTO_HEADER.unpack_from(self._inbox)
+            end = PHOTO_HEADER.size + length
+            if len(self._inbox) < end:
+                break
+            self._waiting.append(_Photo(ticket, slot, bytes(memoryview(self._inbox)[PHOTO_HEADER.size : end])))
+            del self._inbox[:end]
+
+    def _watch_answers(self) -> None:
+        watched = self._answers_fd in self._selector.get_map()
+        if self._outbox and not watched:
+            self._selector.register(self._answers_fd, selectors.EVENT_WRITE)
+        elif watched and not self._outbox:
+            self._selector.unregister(self._answers_fd)
+
+    def _write_answers(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            written = os.write(self._answers_fd, self._outbox)
+            del self._outbox[:written]
+
+    def say_fatal(self, text: str) -> None:
+        """Tell the parent why the pool ends."""
+        self._outbox += answer_frame(CONTROL_TICKET, {"fatal": text})
+        os.set_blocking(self._answers_fd, True)
+        with contextlib.suppress(OSError):
+            while self._outbox:
+                self._write_answers()
+
+    # --- the children -----------------------------------------------------------------------------------------------
+
+    def _hand_out(self) -> None:
+        share = min(_CHILD_PHOTOS, -(-len(self._waiting) // max(1, len(self._children))))
+        for child in self._children:
+            if self._alone:
+                if not child.photos:
+                    self._give(child, self._alone.popleft())
+                continue  # the others run dry, so that no photo waits for its turn alone until the night is over
+            while (
+                self._waiting
+                and not child.alone
+                and len(child.photos) < max(share, 1)
+                and sum(len(photo.body) for photo in child.photos) < _CHILD_BYTES
+            ):
+                self._give(child, self._waiting.popleft())
+
+    def _give(self, child: _Child, photo: _Photo) -> None:
+        if not child.photos:
+            child.began_at = time.monotonic()
+        child.photos.append(photo)
+        child.outbox.append(memoryview(PHOTO_HEADER.pack(photo.ticket, photo.slot, len(photo.body)) + photo.body))
+        self._selector.modify(child.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+
+    def _converse(self, child: _Child, events: int) -> None:
+        try:
+            if events & selectors.EVENT_READ:
+                chunk = child.sock.recv(_READ_BYTES)
+                if not chunk:
+                    self._bury(child)
+                    return
+                child.inbox += chunk
+                self._take(child)
+            if events & selectors.EVENT_WRITE:
+                self._feed(child)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):  # it died while we wrote, or answered nonsense
+            self._bury(child)
+
+    def _feed(self, child: _Child) -> None:
+        while child.outbox:
+            view = child.outbox[0]
+            sent = child.sock.send(view)
+            if sent < len(view):
+                child.outbox[0] = view[sent:]
+                return
+            child.outbox.popleft()
+        self._selector.modify(child.sock, selectors.EVENT_READ, child)
+
+    def _take(self, child: _Child) -> None:
+        for ticket, payload in take_answers(child.inbox):
+            if ticket == CONTROL_TICKET:
+                raise _PoolBrokenError(str(payload.get("fatal"))[:1000])
+            if not child.photos or child.photos[0].ticket != ticket:
+                msg = f"an answer about photo {ticket}, which was not asked"
+                raise ValueError(msg)
+            facts_from_payload(child.photos[0].slot, payload)  # refuses nonsense before the parent sees it
+            child.photos.popleft()
+            child.began_at = time.monotonic()
+            self._idle_deaths = 0
+            self._outbox += answer_frame(ticket, payload)
+
+    def _next_deadline_s(self) -> float:
+        deadlines = [child.began_at + self._config.timeout_s for child in self._children if child.photos]
+        return max(0.0, min([_PARENT_CHECK_S, *(deadline - time.monotonic() for deadline in deadlines)]))
+
+    def _stop_overdue(self) -> None:
+        now = time.monotonic()
+        for child in list(self._children):
+            if child.photos and now > child.began_at + self._config.timeout_s:
+                child.timed_out = True
+                self._bury(child)
+
+    def _bury(self, child: _Child) -> None:
+        """Reap a child that failed, put another in its place, and send its photos again, each alone."""
+        status = self._end(child)
+        self._children.remove(child)
+        photos = list(child.photos)
+        if not photos:
+            self._idle_deaths += 1
+            if self._idle_deaths >= _IDLE_DEATHS:
+                msg = f"{_IDLE_DEATHS} decoding children died without a photo, the last {_death(status)}"
+                raise _PoolBrokenError(msg)
+        if child.alone:
+            self._reject(photos.pop(0), self._verdict(child, status))
+        for photo in photos:
+            photo.failed = True
+            self._alone.append(photo)
+        self._fork()
+
+    def _verdict(self, child: _Child, status: int) -> RejectedPhotoError:
+        config = self._config
+        if child.timed_out or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+            detail = f"decoding took longer than {config.timeout_s:g} seconds, twice"
+            return RejectedPhotoError(ReasonCode.DECODE_TIMEOUT, detail)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == OUT_OF_MEMORY_STATUS:
+            detail = f"decoding needed more than {config.memory_bytes / 1e6:,.0f} MB of memory, twice"
+            return RejectedPhotoError(ReasonCode.DECODE_MEMORY, detail)
+        detail = f"the decoder died twice over this photo, the last time {_death(status)}"
+        return RejectedPhotoError(ReasonCode.DECODE_CRASHED, detail)
+
+    def _reject(self, photo: _Photo, error: RejectedPhotoError) -> None:
+        facts = rejected_facts(photo.slot, photo.body, error)
+        self._outbox += answer_frame(photo.ticket, facts_payload(facts))
+
+    def _end(self, child: _Child) -> int:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(child.sock)
+        child.sock.close()
+        if not child.timed_out:  # give it the moment between closing its socket and exiting: its status is telling
+            give_up_at = time.monotonic() + 0.5
+            while time.monotonic() < give_up_at:
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    return status
+                time.sleep(0.001)
+        os.kill(child.pid, signal.SIGKILL)
+        return os.waitpid(child.pid, 0)[1]
+
+    def stop(self) -> None:
+        """End every child at once."""
+        for child in self._children:
+            child.timed_out = True  # no moment of grace
+            self._end(child)
+        self._children.clear()
+
+
+def _death(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"by signal {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"with exit status {os.WEXITSTATUS(status)}"
+
+
+def main() -> int:
+    """Entry of `python -m refund.imaging.pool`."""
+    return serve(PoolConfig.from_json(sys.argv[1]))

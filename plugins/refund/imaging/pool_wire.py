@@ -1,0 +1,137 @@
+"""What the decoder pool's processes say to each other: length-prefixed frames of bytes and JSON, never a pickle.
+
+A decoder that a hostile photo has taken over can write what it likes to its pipe. JSON that is checked field by field
+can at worst be a wrong fact; a pickle would be code run by the process that holds the credentials.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from refund.errors import ReasonCode
+from refund.imaging.sniff import SUPPORTED_FORMATS
+from refund.records import ImageLimits, PhotoFacts, Quality, QualityLabel
+
+PHOTO_HEADER = struct.Struct("!QqI")  # ticket, slot, bytes of the body that follows
+ANSWER_HEADER = struct.Struct("!QI")  # ticket, bytes of the JSON that follows
+CONTROL_TICKET = 0  # an answer about the pool itself: {"ready": …} or {"fatal": …}
+MAX_ANSWER_BYTES = 16_384
+_MAX_DETAIL_CHARS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """All that the decoding interpreter is told; it travels as JSON on its command line and holds no secret."""
+
+    pixels_path: str
+    limits: ImageLimits
+    workers: int
+    memory_bytes: int
+    timeout_s: float
+    size: tuple[int, int]
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> PoolConfig:
+        """From what `to_json` gave."""
+        values = json.loads(text)
+        return cls(**{**values, "limits": ImageLimits(**values["limits"]), "size": tuple(values["size"])})
+
+
+def answer_frame(ticket: int, payload: dict[str, Any]) -> bytes:
+    """One answer as it goes through a pipe."""
+    text = json.dumps(payload).encode()
+    return ANSWER_HEADER.pack(ticket, len(text)) + text
+
+
+def facts_payload(facts: PhotoFacts) -> dict[str, Any]:
+    """The facts without the slot, which the receiver knows from the ticket."""
+    payload = asdict(facts)
+    del payload["slot"]
+    if facts.detail is not None:
+        payload["detail"] = facts.detail[:_MAX_DETAIL_CHARS]
+    return payload
+
+
+def take_answers(buffer: bytearray) -> list[tuple[int, dict[str, Any]]]:
+    """Cut the complete answers off the front of ``buffer``.
+
+    Raises:
+        ValueError: what is in the buffer is no answer.
+    """
+    answers: list[tuple[int, dict[str, Any]]] = []
+    while len(buffer) >= ANSWER_HEADER.size:
+        ticket, length = ANSWER_HEADER.unpack_from(buffer)
+        if length > MAX_ANSWER_BYTES:
+            msg = f"an answer of {length} bytes, expected at most {MAX_ANSWER_BYTES}"
+            raise ValueError(msg)
+        end = ANSWER_HEADER.size + length
+        if len(buffer) < end:
+            break
+        payload = json.loads(buffer[ANSWER_HEADER.size : end])
+        del buffer[:end]
+        if not isinstance(payload, dict):
+            msg = f"an answer of type {type(payload).__name__}, expected an object"
+            raise ValueError(msg)
+        answers.append((ticket, payload))
+    return answers
+
+
+def facts_from_payload(slot: int, payload: dict[str, Any]) -> PhotoFacts:
+    """Check an answer field by field and make facts of it.
+
+    Raises:
+        ValueError: a field is missing, unknown, of a wrong type or out of range.
+    """
+    try:
+        values = dict(payload)
+        reason = values.pop("reason")
+        quality = values.pop("quality")
+        facts = PhotoFacts(
+            slot=slot,
+            reason=None if reason is None else ReasonCode(reason),
+            quality=None if quality is None else _quality(quality),
+            **values,
+        )
+    except (KeyError, TypeError, AttributeError) as exc:
+        msg = f"an answer with wrong fields: {exc}"
+        raise ValueError(msg) from exc
+    _check(facts)
+    return facts
+
+
+def _quality(values: dict[str, Any]) -> Quality:
+    measures = {name: values[name] for name in ("brightness_ratio", "contrast_ratio", "sharpness", "entropy_bits")}
+    if not all(isinstance(value, float) and 0.0 <= value < 1e9 for value in measures.values()):
+        msg = f"an answer with quality measures {measures}"
+        raise ValueError(msg)
+    return Quality(**measures, labels=tuple(QualityLabel(label) for label in values["labels"]))
+
+
+def _check(facts: PhotoFacts) -> None:
+    hashed = facts.perceptual_hash
+    checks = {
+        "detail": facts.detail is None or isinstance(facts.detail, str),
+        "image_format": facts.image_format in (None, *SUPPORTED_FORMATS),
+        "width_px": _is_side(facts.width_px),
+        "height_px": _is_side(facts.height_px),
+        "sha256": isinstance(facts.sha256, str) and len(facts.sha256) == 64,
+        "perceptual_hash": hashed is None or (type(hashed) is int and -(2**63) <= hashed < 2**63),
+    }
+    if facts.ok:
+        kept = (facts.image_format, facts.width_px, facts.height_px, hashed, facts.quality)
+        checks["a field of a decoded photo"] = None not in kept
+    wrong = [name for name, holds in checks.items() if not holds]
+    if wrong:
+        msg = f"an answer whose {wrong[0]} is wrong: {facts!r}"
+        raise ValueError(msg)
+
+
+def _is_side(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 2**31)
