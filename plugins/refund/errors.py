@@ -117,6 +117,10 @@ class DatabaseNotMigratedError(ConfigurationError):
         )
 
 
+class QueryError(ConfigurationError):
+    """Postgres refused a query that a person typed."""
+
+
 class NoModelError(ConfigurationError):
     """The registry knows no model under this name or alias."""
 

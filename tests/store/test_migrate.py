@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from psycopg2 import errors
 
-from refund.errors import AccessDeniedError, DatabaseNotMigratedError, DatabaseUnavailableError
+from refund.errors import AccessDeniedError, DatabaseNotMigratedError, DatabaseUnavailableError, FatalRunError
 from refund.settings import DatabaseAccess
 from refund.store.database import EXPECTED_VERSION, Database
 from refund.store.migrate import expected_version, migrate
@@ -69,7 +69,7 @@ def test_a_database_newer_than_the_code_is_left_alone(empty_database: Roles) -> 
     migrate(empty_database.owner)
     with Database(empty_database.owner).connect() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE refund.alembic_version SET version_num = '0999'")
-    with pytest.raises(DatabaseNotMigratedError, match="version 0999, this code expects 0001.*upgrade the code"):
+    with pytest.raises(DatabaseNotMigratedError, match=r"version 0999, this code expects 0001.*upgrade the code"):
         migrate(empty_database.owner)
 
 
@@ -203,22 +203,41 @@ def test_partitions_are_made_once_per_month_and_table(database: Roles) -> None:
 
 def test_a_missing_right_is_told_in_our_words(database: Roles) -> None:
     with pytest.raises(AccessDeniedError, match=r"does not let refund_app@.*permission denied for table prediction"):
-        with Database(database.app).connect() as connection, connection.cursor() as cursor:
-            cursor.execute("DELETE FROM refund.prediction")
+        execute(database.app, "DELETE FROM refund.prediction")
 
 
-def test_sessions_are_in_utc_and_leave_nothing_when_they_fail(database: Roles) -> None:
-    with pytest.raises(RuntimeError), Database(database.app).connect() as connection, connection.cursor() as cursor:
+def test_sessions_are_in_utc(database: Roles) -> None:
+    with Database(database.app).connect() as connection, connection.cursor() as cursor:
         cursor.execute("SHOW timezone")
         assert cursor.fetchone() == ("UTC",)
-        cursor.execute("INSERT INTO refund.audit (actor, action, subject) VALUES ('a', 'b', 'c')")
-        raise RuntimeError
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Roles) -> None:
+    insert = "INSERT INTO refund.audit (actor, action, subject) VALUES ('a', 'b', 'c')"
+    with pytest.raises(FatalRunError, match="refused a statement, so nothing of it was written: division by zero"):
+        execute(database.app, insert, "SELECT 1 / 0")
     assert rows(database.owner, "SELECT count(*) FROM refund.audit") == [(0,)]
 
 
 def test_a_connection_that_the_server_ends_is_a_fault_of_the_moment(database: Roles) -> None:
     with pytest.raises(DatabaseUnavailableError, match="broke the connection or was busy"):
-        with Database(database.app).connect() as connection, connection.cursor() as cursor:
-            with Database(database.admin).connect() as other, other.cursor() as killer:
-                killer.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
-            cursor.execute("SELECT 1")
+        execute(
+            database.app, "SET application_name = 'doomed'", lambda: _end_sessions_named(database, "doomed"), "SELECT 1"
+        )
+
+
+def _end_sessions_named(database: Roles, name: str) -> None:
+    execute(
+        database.admin,
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = '{name}'",
+    )
+
+
+def execute(access: DatabaseAccess, *steps: str | Callable[[], None]) -> None:
+    """Run statements (and calls between them) in one transaction."""
+    with Database(access).connect() as connection, connection.cursor() as cursor:
+        for step in steps:
+            if isinstance(step, str):
+                cursor.execute(step)
+            else:
+                step()

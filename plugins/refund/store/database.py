@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
 
 from refund.errors import (
     AccessDeniedError,
@@ -73,11 +74,18 @@ class Database:
             if connection is not None:
                 connection.close()  # rolls back what was not committed
 
+    def now(self) -> datetime:
+        """The server's clock."""
+        with self.connect(readonly=True) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT clock_timestamp()")
+            (now,) = cursor.fetchall()[0]
+            return cast("datetime", now)
+
     def schema_version(self) -> str | None:
         """The migration that the database is at; None where it was never migrated."""
         with self.connect(readonly=True) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT to_regclass('refund.alembic_version') IS NOT NULL")
-            if not _first(cursor):
+            if cursor.fetchone() != (True,):
                 return None
             cursor.execute("SELECT version_num FROM refund.alembic_version")
             row = cursor.fetchone()
@@ -121,8 +129,3 @@ def translate(exc: psycopg2.Error, *, access: DatabaseAccess, connecting: bool =
         f"Postgres at {access.place} refused a statement, so nothing of it was written: {text}. Expected values that "
         f"fit the schema; look at the run's staged files"
     )
-
-
-def _first(cursor: psycopg2.extensions.cursor) -> bool:
-    row = cursor.fetchone()
-    return bool(row and row[0])

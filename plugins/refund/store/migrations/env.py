@@ -10,7 +10,7 @@ from typing import Any
 from alembic import context
 
 
-def _remember(*, step: Any, **_: Any) -> None:
+def _remember(ctx: Any, step: Any, heads: Any, run_args: Any) -> None:
     context.config.attributes["applied"].extend(step.up_revision_ids)
 
 

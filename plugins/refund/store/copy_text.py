@@ -1,0 +1,67 @@
+r"""Turns Arrow tables into the text that Postgres's COPY reads, column by column.
+
+The text format, not CSV: CSV ends the data at a line ``\.`` on servers before 18, even inside quotes, and keys may hold
+anything. In the text format a backslash, tab or line break is escaped and NULL is ``\N``, so no value can look like
+the frame around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# the order matters: the backslash first, or the others' escapes would be escaped again
+_ESCAPES = (("\\", "\\\\"), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
+
+
+def copy_text(table: pa.Table, columns: Sequence[str]) -> str:
+    """The rows of ``table`` as COPY text, a line each, with ``columns`` in that order.
+
+    Texts, numbers, dates and lists of texts (as Postgres arrays) are understood. A NUL character, which Postgres cannot
+    store, becomes U+FFFD.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if table.num_rows == 0:
+        return ""
+    fields = [_field(table.column(name).combine_chunks()) for name in columns]
+    lines = pc.binary_join_element_wise(*fields, pa.scalar("\t", pa.large_string()))
+    return "\n".join(lines.to_pylist()) + "\n"
+
+
+def _field(values: pa.Array) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_list(values.type):
+        values = _array_literal(values)
+    texts = pc.cast(values, pa.large_string())
+    if pa.types.is_large_string(values.type) or pa.types.is_string(values.type):
+        texts = pc.replace_substring(texts, "\0", "\ufffd")
+        for character, escape in _ESCAPES:
+            texts = pc.replace_substring(texts, character, escape)
+    return pc.fill_null(texts, "\\N")
+
+
+def _array_literal(lists: pa.ListArray) -> pa.Array:
+    """``["a", null]`` as ``{"a",NULL}``; a null list stays null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    items = pc.cast(lists.flatten(), pa.large_string())  # flatten, unlike .values, honours slices and null lists
+    for character, escape in (("\\", "\\\\"), ('"', '\\"')):
+        items = pc.replace_substring(items, character, escape)
+    quote = pa.scalar('"', pa.large_string())
+    items = pc.fill_null(pc.binary_join_element_wise(quote, items, quote, pa.scalar("", pa.large_string())), "NULL")
+    lengths = pc.fill_null(pc.list_value_length(lists), 0)
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), pc.cast(pc.cumulative_sum(lengths), pa.int64())])
+    joined = pc.binary_join(pa.LargeListArray.from_arrays(offsets, items), pa.scalar(",", pa.large_string()))
+    empty = pa.scalar("", pa.large_string())
+    braced = pc.binary_join_element_wise(
+        pa.scalar("{", pa.large_string()), joined, pa.scalar("}", pa.large_string()), empty
+    )
+    return pc.if_else(pc.is_valid(lists), braced, pa.scalar(None, pa.large_string()))

@@ -1,0 +1,143 @@
+"""Reads the figures of a night: what the morning report shows and what drift is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from refund.errors import FatalRunError
+from refund.store.records import CategoryFigures, NightFigures, RejectionExample
+
+if TYPE_CHECKING:
+    from refund.store.database import Database
+
+# Every figure of "the night" counts what stands of all runs with its run date; figures of "the run" count one run.
+CATEGORIES = """
+SELECT d.category, count(*), count(*) FILTER (WHERE d.kind = 'auto'), count(*) FILTER (WHERE d.kind = 'review'),
+       avg(d.score), avg(p.confidence)
+FROM refund.decision d
+JOIN refund.run r USING (run_id)
+JOIN refund.prediction p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.model = d.model
+WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL
+GROUP BY d.category ORDER BY count(*) DESC, d.category
+"""
+
+RUN_REJECTIONS = """
+SELECT reason, count(*) FROM refund.run_photo WHERE run_id = %(run_id)s AND outcome = 'rejected'
+GROUP BY reason ORDER BY count(*) DESC, reason
+"""
+
+NIGHT_REJECTIONS = """
+SELECT o.reason, count(*) FROM refund.run_photo o JOIN refund.run r USING (run_id)
+WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL
+GROUP BY o.reason ORDER BY count(*) DESC, o.reason
+"""
+
+# One of each reason before the second of any.
+EXAMPLE_REJECTIONS = """
+SELECT reason, key, detail FROM (
+  SELECT o.reason, p.key, COALESCE(o.detail, '') AS detail,
+         row_number() OVER (PARTITION BY o.reason ORDER BY p.key) AS place
+  FROM refund.run_photo o JOIN refund.run r USING (run_id)
+  JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
+  WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL) ranked
+ORDER BY place, reason, key LIMIT %(examples)s
+"""
+
+QUALITY_LABELS = """
+SELECT label, count(*) FROM refund.run_photo o JOIN refund.run r USING (run_id)
+JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
+CROSS JOIN unnest(p.quality_labels) AS label
+WHERE r.run_date = %(run_date)s AND o.outcome = 'classified' AND o.superseded_by IS NULL
+GROUP BY label ORDER BY count(*) DESC, label
+"""
+
+MEANS = """
+SELECT avg(p.confidence), avg(d.score) FROM refund.decision d JOIN refund.run r USING (run_id)
+JOIN refund.prediction p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.model = d.model
+WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL
+"""
+
+REVIEW_QUEUE = """
+SELECT count(*), count(*) FILTER (WHERE run_date = %(run_date)s) FROM reporting.review_queue
+"""
+
+RUN_BYTES = """
+SELECT COALESCE(sum(p.size_bytes), 0)::bigint FROM refund.run_photo o
+JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
+WHERE o.run_id = %(run_id)s AND o.outcome <> 'unchanged'
+"""
+
+RUN = "SELECT run_date, stage_seconds FROM refund.run WHERE run_id = %(run_id)s"
+
+REFERENCE_SHARES = """
+SELECT run_date, jsonb_object_agg(category, photos) FROM (
+  SELECT r.run_date, d.category, count(*) AS photos
+  FROM refund.decision d JOIN refund.run r USING (run_id)
+  WHERE r.run_date < %(run_date)s AND r.state = 'published' AND NOT r.synthetic AND d.model = %(model)s
+    AND d.superseded_by IS NULL
+  GROUP BY r.run_date, d.category) counted
+GROUP BY run_date ORDER BY run_date DESC LIMIT %(nights)s
+"""
+
+
+def night_figures(database: Database, run_id: str, *, examples: int = 10) -> NightFigures:
+    """Count a run and its night, all figures from one moment.
+
+    Raises:
+        FatalRunError: the run is not known.
+    """
+    with database.connect(readonly=True) as connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+        def rows(sql: str) -> Sequence[tuple[Any, ...]]:
+            cursor.execute(sql, values)
+            found: Sequence[tuple[Any, ...]] = cursor.fetchall()
+            return found
+
+        values: dict[str, Any] = {"run_id": run_id, "examples": examples}
+        run = rows(RUN)
+        if not run:
+            msg = f"run {run_id!r} has no row in refund.run; expected a run that began. See reporting.runs"
+            raise FatalRunError(msg)
+        run_date, stage_seconds = run[0]
+        values["run_date"] = run_date
+        (means,), (queue,), ((bytes_read,),) = rows(MEANS), rows(REVIEW_QUEUE), rows(RUN_BYTES)
+        return NightFigures(
+            run_date=run_date,
+            categories=tuple(
+                CategoryFigures(
+                    category=category,
+                    photos=photos,
+                    auto=auto,
+                    review=review,
+                    mean_score=mean_score,
+                    mean_confidence=mean_confidence,
+                )
+                for category, photos, auto, review, mean_score, mean_confidence in rows(CATEGORIES)
+            ),
+            rejections=dict(rows(RUN_REJECTIONS)),
+            night_rejections=dict(rows(NIGHT_REJECTIONS)),
+            example_rejections=tuple(
+                RejectionExample(reason=reason, key=key, detail=detail)
+                for reason, key, detail in rows(EXAMPLE_REJECTIONS)
+            ),
+            quality_labels=dict(rows(QUALITY_LABELS)),
+            mean_confidence=means[0],
+            mean_score=means[1],
+            review_queue=queue[0],
+            review_queue_tonight=queue[1],
+            bytes_read=bytes_read,
+            stage_seconds=stage_seconds,
+        )
+
+
+def reference_shares(database: Database, *, run_date: date, model: str, count: int) -> list[dict[str, int]]:
+    """Category counts of the newest ``count`` earlier nights that this model classified, oldest first.
+
+    Live decisions only; made-up nights are left out.
+    """
+    with database.connect(readonly=True) as connection, connection.cursor() as cursor:
+        cursor.execute(REFERENCE_SHARES, {"run_date": run_date, "model": model, "nights": count})
+        return [counts for _, counts in reversed(cursor.fetchall())]

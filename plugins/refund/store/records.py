@@ -1,0 +1,120 @@
+"""What `refund.store` hands out: rows of the database as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from refund.records import OutcomeCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One row of ``refund.run``; counts are None until it is published or dry-run."""
+
+    run_id: str
+    run_date: date
+    state: str  # running, published, failed, dry_run
+    model: str  # name@version
+    taxonomy_version: str
+    code_version: str
+    params: dict[str, Any]
+    photos: int | None
+    classified: int | None
+    rejected: int | None
+    unchanged: int | None
+    stage_seconds: dict[str, float]
+    notes: tuple[str, ...]
+    synthetic: bool
+    started_at: datetime
+    published_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def published(self) -> bool:
+        """Whether its rows are visible."""
+        return self.state == "published"
+
+    @property
+    def counts(self) -> OutcomeCounts | None:
+        """What became of its photos, once known."""
+        if self.photos is None or self.classified is None or self.rejected is None or self.unchanged is None:
+            return None
+        return OutcomeCounts(
+            photos=self.photos, classified=self.classified, rejected=self.rejected, unchanged=self.unchanged
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    """One row of ``refund.report``."""
+
+    run_id: str
+    run_date: date
+    body: dict[str, Any]
+    html_uri: str
+    csv_uri: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftRow:
+    """One row of ``refund.drift``."""
+
+    run_id: str
+    measure: str
+    run_date: date
+    status: str
+    distance: float | None
+    threshold: float | None
+    p_value: float | None
+    tonight_photos: int
+    reference_photos: int
+    reference_nights: int
+    details: dict[str, Any]
+    computed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryFigures:
+    """One category's live decisions of the night."""
+
+    category: str
+    photos: int
+    auto: int
+    review: int
+    mean_score: float  # ratio, 0 to 1
+    mean_confidence: float  # ratio, 0 to 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectionExample:
+    """One rejected photo, to look at."""
+
+    reason: str
+    key: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightFigures:
+    """What the database counts for one run and its night; outcome counts are in the run's row itself."""
+
+    run_date: date
+    categories: tuple[CategoryFigures, ...]  # of the night, most photos first
+    rejections: dict[str, int]  # of the run, by reason code
+    night_rejections: dict[str, int]  # of the night, by reason code
+    example_rejections: tuple[RejectionExample, ...]  # of the night
+    quality_labels: dict[str, int]  # of the night's classified photos
+    mean_confidence: float | None  # of the night; None without classified photos
+    mean_score: float | None
+    review_queue: int  # photos that wait for a person, of all nights
+    review_queue_tonight: int  # of these, the night's
+    bytes_read: int  # of the run's photos that were not unchanged
+    stage_seconds: dict[str, float]
+
+    @property
+    def category_counts(self) -> dict[str, int]:
+        """Photos by category, as drift compares them."""
+        return {figures.category: figures.photos for figures in self.categories}

@@ -1,0 +1,347 @@
+"""Reads and writes the rows of ``refund``: runs, standing outcomes, drift, alerts, reports, traces.
+
+Every method is one transaction. Publishing a night is `refund.store.publish`, its figures are `refund.store.nights`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from refund.errors import FatalRunError, QueryError, ReasonCode
+from refund.store import nights
+from refund.store.records import DriftRow, NightFigures, ReportRow, RunRow
+
+if TYPE_CHECKING:
+    from refund.monitor.drift import DriftResult
+    from refund.store.database import Database
+
+# {columns} below stands for these; no value ever enters a statement but as a bound parameter.
+_RUN_COLUMNS = ", ".join(RunRow.__dataclass_fields__)
+
+# A run that is begun again keeps what it was begun with: its tasks may have been cleared halfway.
+BEGIN_RUN = """
+INSERT INTO refund.run AS known (run_id, run_date, state, model, taxonomy_version, code_version, params, started_at)
+VALUES (%(run_id)s, %(run_date)s, 'running', %(model)s, %(taxonomy_version)s, %(code_version)s, %(params)s, %(at)s)
+ON CONFLICT (run_id) DO UPDATE SET
+  state = CASE WHEN known.state = 'published' THEN 'published' ELSE 'running' END,
+  finished_at = CASE WHEN known.state = 'published' THEN known.finished_at END
+RETURNING {columns}
+"""
+
+GET_RUN = "SELECT {columns} FROM refund.run WHERE run_id = %(run_id)s"
+
+PUBLISHED_RUN = """
+SELECT {columns} FROM refund.run WHERE run_date = %(run_date)s AND state = 'published' AND NOT synthetic
+ORDER BY published_at DESC LIMIT 1
+"""
+
+MARK_RUN_FAILED = """
+UPDATE refund.run SET state = 'failed', finished_at = %(at)s WHERE run_id = %(run_id)s AND state = 'running'
+"""
+
+FINISH_RUN = "UPDATE refund.run SET finished_at = %(at)s WHERE run_id = %(run_id)s"
+
+SET_STAGE_SECONDS = """
+UPDATE refund.run SET stage_seconds = stage_seconds || %(stage_seconds)s::jsonb WHERE run_id = %(run_id)s
+"""
+
+ADD_NOTES = """
+UPDATE refund.run SET notes = notes || ARRAY(
+  SELECT note FROM unnest(%(notes)s::text[]) WITH ORDINALITY AS new (note, place)
+  WHERE note <> ALL (notes) ORDER BY place)
+WHERE run_id = %(run_id)s
+"""
+
+STANDING_OUTCOMES = """
+SELECT d.photo_id::text FROM refund.decision d
+WHERE d.photo_date = ANY (%(photo_dates)s::date[]) AND d.superseded_by IS NULL AND d.run_id <> %(run_id)s
+  AND d.model = %(model)s AND d.taxonomy_version = %(taxonomy_version)s AND d.threshold = %(threshold)s::real
+UNION ALL
+SELECT p.photo_id::text FROM refund.run_photo p
+WHERE p.photo_date = ANY (%(photo_dates)s::date[]) AND p.superseded_by IS NULL AND p.run_id <> %(run_id)s
+  AND p.outcome = 'rejected' AND p.reason = ANY (%(final_reasons)s::text[])
+"""
+
+SAVE_REPORT = """
+INSERT INTO refund.report (run_id, run_date, body, html_uri, csv_uri, created_at)
+VALUES (%(run_id)s, %(run_date)s, %(body)s, %(html_uri)s, %(csv_uri)s, %(at)s)
+ON CONFLICT (run_id) DO UPDATE SET run_date = EXCLUDED.run_date, body = EXCLUDED.body, html_uri = EXCLUDED.html_uri,
+  csv_uri = EXCLUDED.csv_uri, created_at = EXCLUDED.created_at
+"""
+
+GET_REPORT = """
+SELECT p.run_id, p.run_date, p.body, p.html_uri, p.csv_uri, p.created_at FROM refund.report p
+JOIN refund.run r USING (run_id)
+WHERE (%(run_id)s::text IS NULL OR p.run_id = %(run_id)s) AND (%(run_date)s::date IS NULL OR p.run_date = %(run_date)s)
+ORDER BY p.run_date DESC, r.published_at DESC LIMIT 1
+"""
+
+SAVE_DRIFT = """
+INSERT INTO refund.drift (run_id, measure, run_date, status, distance, threshold, p_value, tonight_photos,
+  reference_photos, reference_nights, details, computed_at)
+VALUES (%(run_id)s, %(measure)s, %(run_date)s, %(status)s, %(distance)s, %(threshold)s, %(p_value)s,
+  %(tonight_photos)s, %(reference_photos)s, %(reference_nights)s, %(details)s, %(at)s)
+ON CONFLICT (run_id, measure) DO UPDATE SET run_date = EXCLUDED.run_date, status = EXCLUDED.status,
+  distance = EXCLUDED.distance, threshold = EXCLUDED.threshold, p_value = EXCLUDED.p_value,
+  tonight_photos = EXCLUDED.tonight_photos, reference_photos = EXCLUDED.reference_photos,
+  reference_nights = EXCLUDED.reference_nights, details = EXCLUDED.details, computed_at = EXCLUDED.computed_at
+"""
+
+GET_DRIFT = """
+SELECT run_id, measure, run_date, status, distance, threshold, p_value, tonight_photos, reference_photos,
+  reference_nights, details, computed_at
+FROM refund.drift WHERE run_id = %(run_id)s ORDER BY measure
+"""
+
+# A task that is tried again raises the same alert with the same time: that is not another sighting.
+RAISE_ALERT = """
+INSERT INTO refund.alert AS known (dedupe_key, rule, severity, run_id, run_date, message, details, first_seen_at,
+  last_seen_at)
+VALUES (%(dedupe_key)s, %(rule)s, %(severity)s, %(run_id)s, %(run_date)s, %(message)s, %(details)s, %(at)s, %(at)s)
+ON CONFLICT (dedupe_key) DO UPDATE SET
+  seen_count = known.seen_count + CASE WHEN EXCLUDED.last_seen_at <> known.last_seen_at THEN 1 ELSE 0 END,
+  severity = EXCLUDED.severity, message = EXCLUDED.message, details = EXCLUDED.details,
+  last_seen_at = GREATEST(known.last_seen_at, EXCLUDED.last_seen_at)
+RETURNING seen_count
+"""
+
+AUDIT = """
+INSERT INTO refund.audit (actor, action, subject, details) VALUES (%(actor)s, %(action)s, %(subject)s, %(details)s)
+"""
+
+FINAL_REASONS = [reason.value for reason in ReasonCode if reason.is_final]
+
+
+class Repository:
+    """The rows of ``refund`` as the application's role reads and writes them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def begin_run(
+        self,
+        *,
+        run_id: str,
+        run_date: date,
+        model: str,
+        taxonomy_version: str,
+        code_version: str,
+        params: Mapping[str, Any],
+        started_at: datetime,
+    ) -> RunRow:
+        """Begin a run, or find it again: then model, taxonomy, params and start stay as they were.
+
+        A failed run goes back to running; a published one stays published.
+
+        Raises:
+            FatalRunError: the run is known under another run date.
+        """
+        values = {
+            "run_id": run_id,
+            "run_date": run_date,
+            "model": model,
+            "taxonomy_version": taxonomy_version,
+            "code_version": code_version,
+            "params": json.dumps(dict(params)),
+            "at": started_at,
+        }
+        with self.database.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(BEGIN_RUN.format(columns=_RUN_COLUMNS), values)
+            row = _run_row(cursor.fetchone())
+            if row.run_date != run_date:
+                msg = (
+                    f"run {run_id!r} began as the night of {row.run_date}, now it says {run_date}; one run is one "
+                    f"night. Trigger a new run for {run_date}"
+                )
+                raise FatalRunError(msg)
+        return row
+
+    def get_run(self, run_id: str) -> RunRow | None:
+        """The run, or None where it never began."""
+        row = self._one(GET_RUN.format(columns=_RUN_COLUMNS), {"run_id": run_id})
+        return None if row is None else _run_row(row)
+
+    def require_run(self, run_id: str) -> RunRow:
+        """The run, which must have begun.
+
+        Raises:
+            FatalRunError: it never did.
+        """
+        row = self.get_run(run_id)
+        if row is None:
+            msg = f"run {run_id!r} has no row in refund.run; expected that health_check began it. Clear it from there"
+            raise FatalRunError(msg)
+        return row
+
+    def published_run(self, run_date: date) -> RunRow | None:
+        """The run that published this night last, or None."""
+        row = self._one(PUBLISHED_RUN.format(columns=_RUN_COLUMNS), {"run_date": run_date})
+        return None if row is None else _run_row(row)
+
+    def mark_run_failed(self, run_id: str, at: datetime) -> bool:
+        """Mark a running run as failed; False where there was none (published, dry run, unknown)."""
+        return self._change(MARK_RUN_FAILED, {"run_id": run_id, "at": at}) == 1
+
+    def finish_run(self, run_id: str, at: datetime) -> None:
+        """Note when the last task ended."""
+        self._change(FINISH_RUN, {"run_id": run_id, "at": at})
+
+    def set_stage_seconds(self, run_id: str, stage_seconds: Mapping[str, float]) -> None:
+        """Note the seconds of work of the stages named, over what they had: a task that is tried again adds nothing."""
+        self._change(SET_STAGE_SECONDS, {"run_id": run_id, "stage_seconds": json.dumps(dict(stage_seconds))})
+
+    def add_notes(self, run_id: str, notes: Sequence[str]) -> None:
+        """Append notes that the run does not have yet."""
+        self._change(ADD_NOTES, {"run_id": run_id, "notes": list(dict.fromkeys(notes))})
+
+    def standing_outcomes(
+        self,
+        photo_dates: Sequence[date],
+        *,
+        model: str,
+        taxonomy_version: str,
+        threshold: float,
+        exclude_run_id: str,
+    ) -> set[UUID]:
+        """Photos of these dates that tonight need not look at again.
+
+        Their live decision was made with the same model, taxonomy version and threshold, or they are rejected for a
+        reason that lies in the photo itself. What ``exclude_run_id`` decided does not count: a run that is cleared
+        makes its own plan again.
+        """
+        values = {
+            "photo_dates": list(photo_dates),
+            "model": model,
+            "taxonomy_version": taxonomy_version,
+            "threshold": threshold,
+            "run_id": exclude_run_id,
+            "final_reasons": FINAL_REASONS,
+        }
+        with self.database.connect(readonly=True) as connection, connection.cursor("standing_outcomes") as cursor:
+            cursor.itersize = 10_000  # a server-side cursor: the driver holds one slice, not the whole answer
+            cursor.execute(STANDING_OUTCOMES, values)
+            return {UUID(photo_id) for (photo_id,) in cursor}
+
+    def save_report(
+        self, *, run_id: str, run_date: date, body: Mapping[str, Any], html_uri: str, csv_uri: str, at: datetime
+    ) -> None:
+        """Write the run's report, over an earlier one of the same run."""
+        values = {"run_id": run_id, "run_date": run_date, "body": json.dumps(body)}
+        self._change(SAVE_REPORT, {**values, "html_uri": html_uri, "csv_uri": csv_uri, "at": at})
+
+    def get_report(self, *, run_id: str | None = None, run_date: date | None = None) -> ReportRow | None:
+        """The report of a run, or the newest of a night; with neither, the newest of all."""
+        row = self._one(GET_REPORT, {"run_id": run_id, "run_date": run_date})
+        if row is None:
+            return None
+        return ReportRow(**dict(zip(ReportRow.__dataclass_fields__, row, strict=True)))
+
+    def save_drift(self, run_id: str, run_date: date, result: DriftResult, *, at: datetime) -> None:
+        """Write one comparison of the run, over an earlier one of the same measure."""
+        values = {
+            "run_id": run_id,
+            "run_date": run_date,
+            "measure": result.measure,
+            "status": str(result.status),
+            "distance": result.distance,
+            "threshold": result.threshold,
+            "p_value": result.p_value,
+            "tonight_photos": result.tonight_photos,
+            "reference_photos": result.reference_photos,
+            "reference_nights": result.reference_nights,
+            "details": json.dumps(result.details()),
+            "at": at,
+        }
+        self._change(SAVE_DRIFT, values)
+
+    def get_drift(self, run_id: str) -> list[DriftRow]:
+        """The run's comparisons, by measure."""
+        names = tuple(DriftRow.__dataclass_fields__)
+        with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
+            cursor.execute(GET_DRIFT, {"run_id": run_id})
+            return [DriftRow(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+    def drift_statuses(self, run_id: str) -> dict[str, str]:
+        """Status by measure of the run's comparisons."""
+        return {row.measure: row.status for row in self.get_drift(run_id)}
+
+    def night_figures(self, run_id: str) -> NightFigures:
+        """The figures of the run and its night, see `refund.store.nights.night_figures`."""
+        return nights.night_figures(self.database, run_id)
+
+    def reference_shares(self, run_date: date, model: str, count: int) -> list[dict[str, int]]:
+        """Category counts of earlier nights, see `refund.store.nights.reference_shares`."""
+        return nights.reference_shares(self.database, run_date=run_date, model=model, count=count)
+
+    def raise_alert(
+        self,
+        *,
+        rule: str,
+        dedupe_key: str,
+        severity: str,
+        run_id: str,
+        run_date: date,
+        message: str,
+        details: Mapping[str, Any],
+        at: datetime,
+    ) -> int:
+        """Write an alert, or count it once more where the key is known and ``at`` is new; return how often seen."""
+        values = {
+            "rule": rule,
+            "dedupe_key": dedupe_key,
+            "severity": severity,
+            "run_id": run_id,
+            "run_date": run_date,
+            "message": message,
+            "details": json.dumps(details),
+            "at": at,
+        }
+        row = self._one(RAISE_ALERT, values, readonly=False)
+        return int(row[0]) if row else 0
+
+    def audit(self, *, actor: str, action: str, subject: str, details: Mapping[str, Any] | None = None) -> None:
+        """Note who did what."""
+        values = {"actor": actor, "action": action, "subject": subject, "details": json.dumps(dict(details or {}))}
+        self._change(AUDIT, values)
+
+    def select(self, sql: str, *, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and at most ``limit`` rows of a query that a person typed, in a read-only transaction.
+
+        Raises:
+            QueryError: Postgres refused it, or it returns no rows.
+        """
+        import psycopg2
+
+        with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
+            try:
+                cursor.execute(sql)
+            except psycopg2.OperationalError:
+                raise  # the connection, not the query
+            except psycopg2.Error as exc:
+                msg = f"Postgres refused the query: {str(exc).strip()}"
+                raise QueryError(msg) from exc
+            if cursor.description is None:
+                msg = f"expected a query that returns rows, such as SELECT; got {sql.strip()[:80]!r}"
+                raise QueryError(msg)
+            rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
+            return [column.name for column in cursor.description], rows
+
+    def _one(self, sql: str, values: Mapping[str, Any], *, readonly: bool = True) -> tuple[Any, ...] | None:
+        with self.database.connect(readonly=readonly) as connection, connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            row: tuple[Any, ...] | None = cursor.fetchone()
+            return row
+
+    def _change(self, sql: str, values: Mapping[str, Any]) -> int:
+        with self.database.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            return int(cursor.rowcount)
+
+
+def _run_row(row: Any) -> RunRow:
+    values = dict(zip(RunRow.__dataclass_fields__, row, strict=True))
+    return RunRow(**{**values, "notes": tuple(values["notes"])})
