@@ -96,4 +96,5 @@ def airflow_environ(
         "REFUND_HOME": str(paths.home),
         "REFUND_STAGING_ROOT": paths.staging.as_uri(),
         "REFUND_CACHE_DIR": str(paths.cache),
+        "REFUND_REPORT_DIR": str(paths.reports),
     }

@@ -81,6 +81,16 @@ class StackPaths:
         """Model artefacts between tasks."""
         return self.home / "cache"
 
+    @property
+    def reports(self) -> Path:
+        """A copy of every morning report."""
+        return self.home / "reports"
+
+    @property
+    def last_run(self) -> Path:
+        """How the last ``refund night --wait`` ended, as JSON."""
+        return self.home / "last_run.json"
+
     def log(self, service: str) -> Path:
         """The log file of a service."""
         return self.logs / f"{service}.log"

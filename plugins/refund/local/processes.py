@@ -75,7 +75,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
     import psutil
 
     try:
-        return process.environ()
+        return dict(process.environ())
     except (psutil.AccessDenied, OSError):
         return {}
 
