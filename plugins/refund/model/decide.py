@@ -132,7 +132,8 @@ def _check_arguments(
 def _check_rows(probabilities: NDArray[np.float32]) -> None:
     import numpy as np
 
-    totals = probabilities.sum(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # inf - inf: the sum is NaN and the row refused
+        totals = probabilities.sum(axis=1, dtype=np.float64)
     lowest = probabilities.min(axis=1, initial=0.0)
     # Written so that NaN, for which every comparison is false, counts as wrong.
     good = (np.abs(totals - 1.0) <= SUM_TOLERANCE) & (lowest >= -SUM_TOLERANCE)
@@ -140,7 +141,7 @@ def _check_rows(probabilities: NDArray[np.float32]) -> None:
         row = int(np.argmin(good))
         msg = (
             f"row {row} of {len(probabilities)} is no probability distribution: it adds up to {totals[row]:.6g}, its "
-            f"smallest value is {lowest[row]:.6g}; expected finite values from 0 that add up to 1. Nothing was decided; "
-            f"check the model (refund model show) and go back to the one before if it does this again"
+            f"smallest value is {lowest[row]:.6g}; expected finite values from 0 that add up to 1. Nothing was "
+            f"decided; check the model (refund model show) and go back to the one before if it does this again"
         )
         raise FatalRunError(msg)

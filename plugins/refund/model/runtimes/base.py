@@ -32,7 +32,10 @@ def to_probabilities(scores: NDArray[np.float32], *, output: str) -> NDArray[np.
     import numpy as np
 
     wide = scores.astype(np.float64)
-    if output == "logits":
-        wide = np.exp(wide - wide.max(axis=1, keepdims=True))
-    with np.errstate(invalid="ignore", divide="ignore"):  # a row of zeros becomes NaN and is refused later
-        return (wide / wide.sum(axis=1, keepdims=True)).astype(np.float32)
+    with np.errstate(
+        invalid="ignore", divide="ignore", over="ignore"
+    ):  # a row of zeros becomes NaN and is refused later
+        if output == "logits":
+            wide = np.exp(wide - wide.max(axis=1, keepdims=True))
+        scaled: NDArray[np.float32] = (wide / wide.sum(axis=1, keepdims=True)).astype(np.float32)
+    return scaled
