@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refund.errors import ConfigurationError, StackError
 from refund.settings import DatabaseAccess, S3Access, Settings
 
 if TYPE_CHECKING:
-    from refund.local.access import LocalAccess
+    from refund.local.paths import StackPaths
+    from refund.local.stack import LocalAccess
     from refund.night.services import Services
 
 
@@ -32,9 +34,7 @@ def find_access() -> Access:
     Raises:
         StackError: there is neither.
     """
-    from refund.local.access import load_access
-
-    if (local := load_access()) is not None:
+    if (local := _local_access()) is not None:
         return Access(s3=local.s3, database=local.database, settings=local.settings, local=local)
     if "AIRFLOW_CONN_REFUND_DB" in os.environ or "AIRFLOW_HOME" in os.environ:
         from refund.airflow_glue import connections
@@ -54,12 +54,24 @@ def need_local() -> LocalAccess:
     Raises:
         StackError: no local stack was ever started here.
     """
-    from refund.local.access import load_access
-
-    if (local := load_access()) is None:
-        msg = "there is no local stack here; start one with: refund up"
+    if (local := _local_access()) is None:
+        msg = f"there is no local stack in {stack_paths().home}; start one with: refund up"
         raise StackError(msg)
     return local
+
+
+def stack_paths() -> StackPaths:
+    """The folders of this project's local stack: REFUND_HOME, or .refund in the checkout."""
+    from refund.local.paths import StackPaths, default_home
+
+    return StackPaths(home=default_home(os.environ, working_folder=Path.cwd()))
+
+
+def _local_access() -> LocalAccess | None:
+    from refund.local.stack import access
+
+    paths = stack_paths()
+    return access(paths.home) if paths.state_file.exists() else None
 
 
 def role_access(role: str) -> DatabaseAccess:

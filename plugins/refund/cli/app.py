@@ -22,6 +22,7 @@ app = typer.Typer(
     help="The refund night: photographs of returned goods, classified every night.",
     epilog=EPILOG,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

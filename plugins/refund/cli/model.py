@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from refund.cli.access import command_services, find_access
 from refund.cli.app import AsJson, app, console, print_json, step
 from refund.errors import NoModelError, RetriableRunError, StackError
+from refund.keys import path_safe
 from refund.settings import Settings
 
 models = typer.Typer(name="model", help="Build, list and show models.", no_args_is_help=True)
@@ -118,21 +120,28 @@ def local_model_folder(model: str) -> tuple[Settings, Path]:
     Raises:
         NoModelError: the registry does not know it, or does not answer and there is no copy.
     """
-    from refund.model.cache import last_used, remember
-
     access = find_access()
     try:
         with command_services() as services:
             key = services.registry.resolve(model).model
             folder = services.registry.fetch(key, access.settings.cache_folder)
     except (RetriableRunError, StackError) as exc:
-        found = last_used(access.settings.cache_folder, model)
-        if found is None:
+        pointer = _pointer(access.settings, model)
+        if not pointer.exists():
             raise
-        step(f"The registry does not answer ({exc.args[0].splitlines()[0]}); using the copy in {found}")
-        return access.settings, found
-    remember(access.settings.cache_folder, alias=model, key=key)
+        kept = access.settings.cache_folder / pointer.read_text(encoding="utf-8")
+        step(f"The registry does not answer ({exc.args[0].splitlines()[0]}); using the copy in {kept}")
+        return access.settings, kept
+    pointer = _pointer(access.settings, model)
+    temporary = pointer.with_suffix(".tmp")
+    temporary.write_text(folder.name, encoding="utf-8")
+    temporary.replace(pointer)
     return access.settings, folder
+
+
+def _pointer(settings: Settings, alias: str) -> Path:
+    """The file that remembers which copy an alias meant when the registry last answered."""
+    return settings.cache_folder / f"{path_safe(alias)}.last"
 
 
 def _weights_file(weights: str, scratch: Path) -> Path:
@@ -143,5 +152,5 @@ def _weights_file(weights: str, scratch: Path) -> Path:
     access = find_access()
     bucket, _, key = weights.removeprefix("s3://").partition("/")
     target = scratch / Path(key).name
-    ObjectStore(access.s3.in_bucket(bucket)).download(key, target)
+    ObjectStore(replace(access.s3, bucket=bucket)).download(key, target)
     return target

@@ -11,9 +11,10 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from refund.cli.access import command_services, need_local
+from refund.cli.access import command_services, need_local, stack_paths
 from refund.cli.airflow_api import AirflowApi, TaskRow
-from refund.cli.app import EXIT_NO, app, console, step
+from refund.cli.app import app, console, step
+from refund.cli.exit_codes import EXIT_NO
 from refund.cli.photos import yesterday
 from refund.errors import SettingsError
 from refund.params import NightParams, parse_run_date
@@ -64,7 +65,7 @@ def night(
         failures = [row for row in api.task_rows(DAG_ID, run_id) if row.state == "failed"]
         first_log = api.last_error(DAG_ID, run_id, failures[0]) if failures else None
     last_run = _last_run(run_id, run_date=day.isoformat(), state=state, seconds=round(time.monotonic() - started, 1))
-    local.last_run_path.write_text(json.dumps(last_run, indent=1), encoding="utf-8")
+    stack_paths().last_run.write_text(json.dumps(last_run, indent=1), encoding="utf-8")
     console.print(
         f"{state}: {last_run['photos']} photos, {last_run['classified']} classified, {last_run['rejected']} rejected, "
         f"{last_run['unchanged']} unchanged, {last_run['seconds']} s",

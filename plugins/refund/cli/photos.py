@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from refund.cli.access import command_services
-from refund.cli.app import EXIT_NO, AsJson, app, console, print_json, step
+from refund.cli.app import AsJson, app, console, print_json
+from refund.cli.exit_codes import EXIT_NO
 from refund.errors import RefundError
 from refund.params import NightParams, parse_run_date
 
@@ -25,9 +26,7 @@ def yesterday() -> str:
 
 @app.command()
 def upload(
-    folder: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="Folder with photos; subfolders are kept.")
-    ],
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder with photos.")],
     date: Annotated[str, typer.Option(help="Photo date, YYYY-MM-DD; yesterday unless given.")] = "",
     refund_id: Annotated[str, typer.Option(help="Put everything under this refund id.")] = "",
     prefix: Annotated[str, typer.Option(help="Where the night looks for photos.")] = NightParams().prefix,
@@ -62,9 +61,8 @@ def upload(
     if as_json:
         print_json(answer)
     else:
-        console.print(
-            f"{uploaded} uploaded, {skipped} already there, {len(refused)} refused  →  {target}", highlight=False
-        )
+        counts = f"{uploaded} uploaded, {skipped} already there, {len(refused)} refused"
+        console.print(f"{counts}  →  {target}", highlight=False)
         for item in refused:
             console.print(f"refused {item['path']}: {item['error']}", markup=False, style="red")
     if refused:
@@ -87,9 +85,9 @@ def classify(
     from refund.cli.model import local_model_folder
     from refund.night.try_photos import try_photos
 
-    files = [
-        file for path in paths for file in (sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path])
-    ]
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
     settings, folder = local_model_folder(model)
     tried = try_photos(files, model_folder=folder, settings=settings, top_k=top_k)
     if as_json:
@@ -124,6 +122,3 @@ def _show(photo: TriedPhoto) -> None:
         console.print(
             f"  {prediction.confidence:6.1%} {bar:<20} {prediction.class_name}", highlight=False, markup=False
         )
-
-
-__all__ = ["classify", "step", "upload", "yesterday"]

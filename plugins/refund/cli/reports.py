@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from refund.cli.access import command_services, role_access
-from refund.cli.app import EXIT_NO, AsJson, app, console, print_json
+from refund.cli.app import AsJson, app, console, print_json
+from refund.cli.exit_codes import EXIT_NO
 from refund.errors import SettingsError
 from refund.params import parse_run_date
 
@@ -31,7 +32,7 @@ def report(
         row = services.repository.get_report(run_date=day)
     if row is None:
         console.print(
-            f"No report for {day}: no night was published for it (see: refund sql 'SELECT * FROM reporting.runs')"
+            f"No report for {day}: no night was published for that date; reporting.runs lists those that were"
             if day
             else "No night was published yet; run one with: refund night --wait",
             highlight=False,
@@ -40,7 +41,7 @@ def report(
     if as_json:
         print_json(row.body)
         return
-    typer.echo(render_text(ReportFigures.from_json(row.body)))
+    typer.echo(render_text(ReportFigures.from_dict(row.body)))
     console.print(f"Page   {row.html_uri}\nTable  {row.csv_uri}", highlight=False, markup=False)
 
 

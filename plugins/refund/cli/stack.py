@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from refund.cli.access import role_access
-from refund.cli.app import EXIT_NO, AsJson, app, console, print_json, step
+from refund.cli.access import need_local, role_access, stack_paths
+from refund.cli.app import AsJson, app, console, print_json, step
+from refund.cli.exit_codes import EXIT_NO
 
 if TYPE_CHECKING:
     from refund.local.stack import StackStatus
@@ -24,7 +25,7 @@ def up(as_json: AsJson = False) -> None:
     """
     from refund.local.stack import up as start
 
-    stack = start(progress=step)
+    stack = start(stack_paths().home, progress=step)
     if as_json:
         print_json(stack.as_json())
     else:
@@ -39,7 +40,7 @@ def down() -> None:
     """
     from refund.local.stack import down as stop
 
-    stopped = stop(progress=step)
+    stopped = stop(stack_paths().home, progress=step)
     console.print(f"Stopped {', '.join(stopped)}" if stopped else "Nothing was running")
 
 
@@ -51,12 +52,12 @@ def status(as_json: AsJson = False) -> None:
     """
     from refund.local.stack import status as look
 
-    stack = look()
+    stack = look(stack_paths().home)
     if as_json:
         print_json(stack.as_json())
     else:
         show(stack)
-    if not stack.running:
+    if not stack.is_running:
         raise typer.Exit(EXIT_NO)
 
 
@@ -76,7 +77,7 @@ def run() -> None:
     from refund.local.samples import write_samples
     from refund.local.stack import up as start
 
-    stack = start(progress=step)
+    stack = start(stack_paths().home, progress=step)
     ensure_champion()
     with tempfile.TemporaryDirectory(prefix="refund-samples-") as folder:
         write_samples(Path(folder))
@@ -113,5 +114,13 @@ def show(stack: StackStatus) -> None:
     for service in stack.services:
         table.add_row(service.name, service.state, service.address or "", str(service.pid or ""))
     console.print(table)
-    for line in stack.access_lines():
-        console.print(line, highlight=False, markup=False)
+    for note in stack.notes:
+        console.print(note, highlight=False, markup=False)
+    if stack.airflow_url is not None:
+        local = need_local()
+        console.print(f"Airflow   {local.airflow_url}  login {local.airflow_user}  password {local.airflow_password}")
+        analyst = local.analyst
+        console.print(
+            f"Postgres  postgresql://{analyst.user}:{analyst.password}@{analyst.host}:{analyst.port}/{analyst.database}",
+            soft_wrap=True,
+        )

@@ -81,6 +81,11 @@ class ModelCard:
         """``name@version``, as predictions and decisions name the model."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def summary(self) -> str:
+        """One line for a report."""
+        return f"{self.precision} on {self.runtime}, {self.input_width}×{self.input_height} px; weights: {self.source}"
+
     def to_json(self) -> str:
         """The card as indented JSON with sorted keys, fit for ``card.json`` and a jsonb column."""
         return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 
 from refund.errors import FatalRunError
 from refund.night.services import NightRun, Services
@@ -47,7 +48,7 @@ def night_alerts(
             Alert(
                 rule="failed_night",
                 severity="warning" if published else "critical",
-                message=f"The night is {what}. Failed: {told}. Read the first failed task's log, mend it, clear that task",
+                message=f"The night is {what}. Failed: {told}. Read the first failed task's log, mend, clear that task",
             )
         )
     if not has_report and not dry_run:
@@ -118,7 +119,7 @@ def alert_overdue(*, run_id: str, services: Services) -> None:
     )
 
 
-def _raise(alert: Alert, *, run_id: str, run_date: object, services: Services) -> None:
+def _raise(alert: Alert, *, run_id: str, run_date: date, services: Services) -> None:
     log.warning("%s: %s", alert.rule, alert.message)
     services.repository.raise_alert(
         rule=alert.rule,

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -53,7 +54,7 @@ def plan_shards(photos: Sequence[PhotoObject], *, standing: set[UUID], shard_siz
     to_do = [photo for photo in photos if photo.photo_id not in standing]
     count = -(-len(to_do) // shard_size)
     bounds = [round(number * len(to_do) / count) for number in range(count + 1)] if count else [0]
-    shards = tuple(tuple(to_do[start:stop]) for start, stop in zip(bounds, bounds[1:], strict=False))
+    shards = tuple(tuple(to_do[start:stop]) for start, stop in pairwise(bounds))
     return Plan(shards=shards, unchanged=unchanged)
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refund import keys
+from refund.errors import FatalRunError
 from refund.night.services import NightRun, Services, Stopwatch
 
 if TYPE_CHECKING:
     from refund.monitor.drift import DriftResult
+    from refund.report.figures import ReportFigures
     from refund.store.records import NightFigures, RunRow
 
 log = logging.getLogger(__name__)
 
+_STAGES = ("health_check", "fetch", "validate", "classify", "persist", "generate_report")
+_PER_PHOTO_STAGES = ("validate", "classify")
 HTML_FILE = "report.html"
 CSV_FILE = "report.csv"
 
@@ -36,7 +42,8 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     night = services.repository.night_figures(run.run_id)
     drift = measure_drift(row, night, services)
     services.repository.save_drift(run.run_id, row.run_date, drift, at=services.now())
-    figures = report_figures(row, night, drift, services)
+    model_summary = services.registry.resolve(row.model).card.summary
+    figures = report_figures(row, night, drift, model_summary=model_summary, at=services.now())
     page, table = render_html(figures), render_csv(figures)
     folder = keys.report_prefix(run_date=row.run_date, run_id=row.run_id)
     services.objects.put(folder + HTML_FILE, page.encode(), content_type="text/html; charset=utf-8")
@@ -56,6 +63,68 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     return uris
 
 
+def report_figures(
+    row: RunRow, night: NightFigures, drift: DriftResult, *, model_summary: str, at: datetime
+) -> ReportFigures:
+    """Put together what the report shows; pure."""
+    from refund.report import figures
+
+    counts, sums = row.counts, night.reconciliation
+    if counts is None or sums is None:
+        msg = f"run {row.run_id!r} is published without counts; look at reporting.reconciliation"
+        raise FatalRunError(msg)
+    reference = {move.category: move.reference_share for move in drift.moves}
+    classified = sum(category.photos for category in night.categories)
+    work_seconds = sum(night.stage_seconds.get(stage, 0.0) for stage in _PER_PHOTO_STAGES)
+    handled = counts.classified + counts.rejected
+    examples = night.example_rejections
+    return figures.ReportFigures(
+        run_id=row.run_id,
+        run_date=row.run_date,
+        generated_at=at,
+        model=row.model,
+        model_summary=model_summary,
+        taxonomy_version=row.taxonomy_version,
+        code_version=row.code_version,
+        counts=counts,
+        night_photos=classified + sum(night.night_rejections.values()),
+        categories=tuple(
+            figures.CategoryRow(
+                category=category.category,
+                photos=category.photos,
+                share=category.photos / classified,
+                auto=category.auto,
+                review=category.review,
+                mean_score=category.mean_score,
+                reference_share=reference.get(category.category),
+            )
+            for category in night.categories
+        ),
+        rejections=tuple(
+            figures.ReasonRow(
+                reason=reason,
+                photos=photos,
+                example_keys=tuple(example.key for example in examples if example.reason == reason),
+            )
+            for reason, photos in night.night_rejections.items()
+        ),
+        review_queue_count=night.review_queue,
+        reconciliation=figures.Reconciliation(**asdict(sums)),
+        drift=drift,
+        quality=tuple(figures.QualityRow(label=label, photos=photos) for label, photos in night.quality_labels.items()),
+        stage_seconds=tuple(
+            figures.StageSeconds(stage=stage, seconds=night.stage_seconds[stage])
+            for stage in _STAGES
+            if stage in night.stage_seconds
+        ),
+        photos_per_second=handled / work_seconds if handled and work_seconds else None,
+        late_photos=night.late_photos,
+        size_bytes=night.bytes_read,
+        notes=row.notes,
+        synthetic=row.synthetic,
+    )
+
+
 def measure_drift(row: RunRow, night: NightFigures, services: Services) -> DriftResult:
     """Compare the night's category shares with those of the nights before it by the same model."""
     from refund.monitor.drift import compare_shares
@@ -63,7 +132,7 @@ def measure_drift(row: RunRow, night: NightFigures, services: Services) -> Drift
     settings = services.settings
     reference = services.repository.reference_shares(row.run_date, row.model, settings.drift_reference_nights)
     return compare_shares(
-        {category.category: category.photos for category in night.categories},
+        night.category_counts,
         reference,
         distance_floor=settings.drift_distance_floor,
         min_photos=settings.drift_min_photos,

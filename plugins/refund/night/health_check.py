@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from refund import __version__
 from refund.errors import ConfigurationError, DiskSpaceError, HealthCheckError, RefundError, RetriableRunError
-from refund.night.services import NightRun, Services
+from refund.night.services import NightRun, Services, Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def check_health(run: NightRun, services: Services, *, plugin_errors: Mapping[st
         HealthCheckError: at least one part is wrong in a way that a retry does not mend; the text lists all.
         RetriableRunError: every fault found is one of the moment.
     """
+    watch = Stopwatch()
     faults: list[RefundError | str] = []
 
     def attempt(check: Callable[[], T]) -> T | None:
@@ -80,6 +81,7 @@ def check_health(run: NightRun, services: Services, *, plugin_errors: Mapping[st
         params=_params(run),
         started_at=services.now(),
     )
+    services.repository.set_stage_seconds(run.run_id, {"health_check": watch.seconds})
     log.info("Night of %s: model %s, taxonomy %s", run.run_date, row.model, row.taxonomy_version)
     return Health(model=row.model, taxonomy_version=row.taxonomy_version, schema_version=schema_version)
 

@@ -91,6 +91,7 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         msg = f"{path} cannot be read as Parquet ({exc}); clear the run from the task fetch on"
         raise StagingCorruptError(msg) from exc
     if not table.schema.equals(schema):
-        msg = f"{path} has the columns {table.schema.names}, expected {schema.names}; clear the run from the task fetch on"
+        seen, wanted = table.schema.names, schema.names
+        msg = f"{path} has the columns {seen}, expected {wanted}; clear the run from the task fetch on"
         raise StagingCorruptError(msg)
     return table

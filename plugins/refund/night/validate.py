@@ -1,4 +1,4 @@
-"""First half of a shard: download each photo once, decode it in isolation, leave a pack; quarantine what is rejected."""
+"""First half of a shard: download each photo once, decode it in isolation, leave a pack, quarantine the rejects."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError
-from refund.store.records import CategoryFigures, NightFigures, RejectionExample
+from refund.store.records import CategoryFigures, NightFigures, ReconciliationRow, RejectionExample
 
 if TYPE_CHECKING:
     from refund.store.database import Database
@@ -63,10 +63,15 @@ REVIEW_QUEUE = """
 SELECT count(*), count(*) FILTER (WHERE run_date = %(run_date)s) FROM reporting.review_queue
 """
 
-RUN_BYTES = """
-SELECT COALESCE(sum(p.size_bytes), 0)::bigint FROM refund.run_photo o
+RUN_SIZE = """
+SELECT COALESCE(sum(p.size_bytes), 0)::bigint, count(*) FILTER (WHERE o.photo_date < %(run_date)s) FROM refund.run_photo o
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
 WHERE o.run_id = %(run_id)s AND o.outcome <> 'unchanged'
+"""
+
+RECONCILIATION = """
+SELECT manifest, outcomes, classified, rejected, unchanged, decisions, adds_up FROM reporting.reconciliation
+WHERE run_id = %(run_id)s
 """
 
 RUN = "SELECT run_date, stage_seconds FROM refund.run WHERE run_id = %(run_id)s"
@@ -103,7 +108,8 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             raise FatalRunError(msg)
         run_date, stage_seconds = run[0]
         values["run_date"] = run_date
-        (means,), (queue,), ((bytes_read,),) = rows(MEANS), rows(REVIEW_QUEUE), rows(RUN_BYTES)
+        (means,), (queue,), ((bytes_read, late_photos),) = rows(MEANS), rows(REVIEW_QUEUE), rows(RUN_SIZE)
+        reconciliation = rows(RECONCILIATION)
         return NightFigures(
             run_date=run_date,
             categories=tuple(
@@ -129,6 +135,10 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             review_queue=queue[0],
             review_queue_tonight=queue[1],
             bytes_read=bytes_read,
+            late_photos=late_photos,
+            reconciliation=ReconciliationRow(**dict(zip(ReconciliationRow.__dataclass_fields__, row, strict=True)))
+            if (row := next(iter(reconciliation), None))
+            else None,
             stage_seconds=stage_seconds,
         )
 
