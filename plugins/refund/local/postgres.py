@@ -14,6 +14,7 @@ from refund.errors import StackError
 from refund.local.credentials import StackCredentials
 from refund.local.paths import StackPaths
 from refund.local.ports import HOST
+from refund.local.processes import MARK
 from refund.local.supervisor import Program
 
 SUPERUSER = "postgres"
@@ -74,7 +75,7 @@ def prepare_cluster(
             raise StackError(msg)
     else:
         progress("making the database cluster")
-        _initialise(cluster, password=credentials.postgres_superuser)
+        _initialise(cluster, password=credentials.postgres_superuser, stack_id=paths.stack_id)
     return cluster
 
 
@@ -165,7 +166,7 @@ def _packaged_binaries() -> Path:
     return Path(found.origin).resolve().parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
 
 
-def _initialise(cluster: Cluster, *, password: str) -> None:
+def _initialise(cluster: Cluster, *, password: str, stack_id: str) -> None:
     making = cluster.folder.with_name(f".{cluster.folder.name}.making")
     secret = cluster.folder.with_name(f".{cluster.folder.name}.password")
     shutil.rmtree(making, ignore_errors=True)
@@ -185,20 +186,21 @@ def _initialise(cluster: Cluster, *, password: str) -> None:
                 "--no-instructions",
             ],
             user=cluster.system_user,
+            mark={MARK: stack_id},
         )
     finally:
         secret.unlink(missing_ok=True)
     making.rename(cluster.folder)
 
 
-def _run(command: Sequence[str], *, user: str | None) -> None:
+def _run(command: Sequence[str], *, user: str | None, mark: dict[str, str]) -> None:
     outcome = subprocess.run(
         command,
         check=False,
         capture_output=True,
         text=True,
         cwd="/",
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **mark},
         **_as_user(user),
     )
     if outcome.returncode != 0:

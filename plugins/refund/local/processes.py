@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 MARK = "REFUND_STACK_ID"
 
 
-def stack_processes(stack_id: str, *, folders: Sequence[Path]) -> list[psutil.Process]:
-    """Living processes that carry the stack's mark, or whose command line names one of its folders as an argument.
+def stack_processes(stack_id: str, *, clusters: Sequence[Path], airflow_home: Path) -> list[psutil.Process]:
+    """Living processes of one stack; the calling process and its parents never count.
 
-    Pid files are not believed: after a power cut their pids belong to somebody else. Postgres clears the environment
-    that the kernel shows, so it is known by the folder behind ``-D``. The calling process and its parents never count.
+    Pid files are not believed: after a power cut their pids belong to somebody else. Postgres and Airflow overwrite
+    the environment that the kernel shows when they rename themselves, so Postgres is also known by the cluster on its
+    command line, and Airflow by its title together with its working directory.
     """
     import psutil
 
@@ -29,7 +30,11 @@ def stack_processes(stack_id: str, *, folders: Sequence[Path]) -> list[psutil.Pr
         try:
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if _environment(process).get(MARK) == stack_id or _is_postgres_of(process, folders):
+            if (
+                _environment(process).get(MARK) == stack_id
+                or _is_postgres_of(process, clusters)
+                or _is_airflow_of(process, airflow_home)
+            ):
                 found.append(process)
         except psutil.Error:  # gone, or another user's: not ours then
             continue
@@ -80,6 +85,16 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-def _is_postgres_of(process: psutil.Process, folders: Sequence[Path]) -> bool:
+def _is_postgres_of(process: psutil.Process, clusters: Sequence[Path]) -> bool:
     command = process.cmdline()
-    return bool(command) and Path(command[0]).name == "postgres" and any(str(folder) in command for folder in folders)
+    return bool(command) and Path(command[0]).name == "postgres" and any(str(place) in command for place in clusters)
+
+
+def _is_airflow_of(process: psutil.Process, airflow_home: Path) -> bool:
+    import psutil
+
+    try:
+        title = " ".join(process.cmdline())
+        return title.startswith("airflow ") and Path(process.cwd()) == airflow_home.resolve()
+    except (psutil.AccessDenied, OSError):
+        return False

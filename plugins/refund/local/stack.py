@@ -340,15 +340,16 @@ def _all_well(supervisor: Supervisor, *, port: int) -> bool:
 
 
 def _processes(paths: StackPaths, state: StackState | None) -> list[Any]:
-    folders = [paths.postgres] + ([Path(state.postgres_folder)] if state and state.postgres_folder else [])
-    return processes.stack_processes(paths.stack_id, folders=folders)
+    clusters = [paths.postgres] + ([Path(state.postgres_folder)] if state and state.postgres_folder else [])
+    return processes.stack_processes(paths.stack_id, clusters=clusters, airflow_home=paths.airflow)
 
 
 def _end_leftovers(paths: StackPaths, state: StackState, *, progress: Progress) -> None:
     """End what an earlier stack left behind when its supervisor died, so that ports and files are free."""
     leftovers = processes.with_children(_processes(paths, state))
-    for name in processes.end(leftovers):
-        progress(f"ended a process left over from an earlier start: {name}")
+    if ended := processes.end(leftovers):
+        names = sorted({name.partition(" ")[0] for name in ended})
+        progress(f"ended {len(ended)} processes left over from an earlier start: {', '.join(names)}")
 
 
 def _status(paths: StackPaths, state: StackState | None, supervisor: Supervisor | None) -> StackStatus:
