@@ -15,7 +15,7 @@ from airflow.sdk import (
     task_group,
 )
 
-from refund.airflow_glue import trigger_form
+from refund.airflow_glue import night_task, plugin_errors, task_states, trigger_form
 
 
 @dag(
@@ -31,6 +31,7 @@ from refund.airflow_glue import trigger_form
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=10),
         "execution_timeout": timedelta(minutes=20),
+        "weight_rule": "upstream",  # a validated shard is classified before the next one is validated
     },
     deadline=DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
@@ -46,7 +47,6 @@ def refund_nightly() -> None:
     @task(multiple_outputs=False)
     def health_check() -> dict[str, str]:
         """Check every part the night needs; fail with a list of all that is wrong."""
-        from refund.airflow_glue import night_task, plugin_errors
         from refund.night.health_check import check_health
 
         with night_task() as night:
@@ -55,7 +55,6 @@ def refund_nightly() -> None:
     @task
     def fetch() -> list[str]:
         """List the photos and plan the shards."""
-        from refund.airflow_glue import night_task
         from refund.night.fetch import fetch_manifest
 
         with night_task() as night:
@@ -69,21 +68,14 @@ def refund_nightly() -> None:
     )
     def validate(shard_uri: str) -> dict[str, str | int]:
         """Download and decode one shard in isolation; quarantine what is rejected."""
-        from refund.airflow_glue import night_task
         from refund.night.validate import validate_shard
 
         with night_task() as night:
             return validate_shard(shard_uri, run=night.run, services=night.services).as_xcom()
 
-    @task(
-        multiple_outputs=False,
-        pool="refund_inference",
-        execution_timeout=timedelta(hours=2),
-        weight_rule="upstream",  # a validated shard is classified before the next one is validated
-    )
+    @task(multiple_outputs=False, pool="refund_inference", execution_timeout=timedelta(hours=2))
     def classify(validated: dict[str, str | int]) -> dict[str, str | int]:
         """Run the model over one shard's pack."""
-        from refund.airflow_glue import night_task
         from refund.night.classify import classify_shard
 
         with night_task() as night:
@@ -96,7 +88,6 @@ def refund_nightly() -> None:
     @task(multiple_outputs=False, trigger_rule="none_failed", outlets=[Asset("refund://decisions")])
     def persist() -> dict[str, int]:
         """Publish the whole night in one transaction, or nothing."""
-        from refund.airflow_glue import night_task
         from refund.night.persist import persist_run
 
         with night_task() as night:
@@ -105,7 +96,6 @@ def refund_nightly() -> None:
     @task(multiple_outputs=False)
     def generate_report() -> dict[str, str]:
         """Measure drift, then write the report."""
-        from refund.airflow_glue import night_task
         from refund.night.generate_report import write_report
 
         with night_task() as night:
@@ -114,7 +104,6 @@ def refund_nightly() -> None:
     @task(multiple_outputs=False, trigger_rule="all_done")
     def alert_on_drift() -> dict[str, int]:
         """Raise alerts for drift and for whatever failed; fails itself if anything before it failed."""
-        from refund.airflow_glue import night_task, task_states
         from refund.night.alert_on_drift import raise_alerts
 
         with night_task() as night:
