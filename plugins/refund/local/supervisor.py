@@ -180,15 +180,15 @@ class Supervisor:
     def _render(self, programs: Sequence[Program]) -> str:
         lines = [
             "[unix_http_server]",
-            f"file={_escaped(self._socket)}",
+            f"file={_plain(self._socket)}",
             "chmod=0600",
             "[supervisord]",
             f"identifier={self._identifier}",
-            f"logfile={_escaped(self._paths.log('supervisord'))}",
+            f"logfile={_plain(self._paths.log('supervisord'))}",
             "logfile_maxbytes=2MB",
             "logfile_backups=1",
-            f"pidfile={_escaped(self._paths.run / 'supervisord.pid')}",
-            f"childlogdir={_escaped(self._paths.logs)}",
+            f"pidfile={_plain(self._paths.run / 'supervisord.pid')}",
+            f"childlogdir={_plain(self._paths.logs)}",
             "umask=077",
             *(["user=root"] if os.geteuid() == 0 else []),
             "[rpcinterface:supervisor]",
@@ -197,8 +197,8 @@ class Supervisor:
         for program in programs:
             lines += [
                 f"[program:{program.name}]",
-                f"command={_escaped(shlex.join(program.command))}",
-                f"directory={_escaped(program.folder)}",
+                f"command={_plain(shlex.join(program.command))}",
+                f"directory={_plain(program.folder)}",
                 "autostart=false",
                 "autorestart=true",
                 "startsecs=1",
@@ -207,7 +207,7 @@ class Supervisor:
                 "killasgroup=true",
                 f"stopsignal={program.stop_signal}",
                 f"stopwaitsecs={program.stop_patience_s}",
-                f"stdout_logfile={_escaped(self._paths.log(program.name))}",
+                f"stdout_logfile={_plain(self._paths.log(program.name))}",
                 "stdout_logfile_maxbytes=10MB",
                 "stdout_logfile_backups=1",
                 "redirect_stderr=true",
@@ -215,16 +215,25 @@ class Supervisor:
             ]
             if program.environment:
                 lines.append(
-                    "environment="
-                    + ",".join(f'{key}="{_escaped(value)}"' for key, value in program.environment.items())
+                    "environment=" + ",".join(f'{key}="{_plain(value)}"' for key, value in program.environment.items())
                 )
         return "\n".join(lines) + "\n"
 
 
-def _escaped(text: object) -> str:
-    """Supervisord expands % in every value and takes `` ;`` for a comment, which no quoting prevents."""
-    value = str(text)
-    if " ;" in value or "\n" in value:
-        msg = f"supervisord cannot work with the path {value!r} (a semicolon after a space); choose another REFUND_HOME"
+def _plain(value: object) -> str:
+    """The value as it may stand in supervisord's configuration.
+
+    Supervisord expands % in some values once and in some twice, and takes `` ;`` for the start of a comment; no quoting
+    prevents either.
+
+    Raises:
+        StackError: it has one of these.
+    """
+    text = str(value)
+    if "%" in text or " ;" in text or not text.isprintable():
+        msg = (
+            f"supervisord cannot work with {text!r}: a path of the local stack must have no per cent sign, no "
+            f"semicolon after a space and no control character; choose another REFUND_HOME or move the checkout"
+        )
         raise StackError(msg)
-    return value.replace("%", "%%")
+    return text
