@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from refund.errors import ReasonCode, RejectedPhotoError
-from refund.imaging.sniff import SUPPORTED_FORMATS, ends_early, sniff_format
+from refund.imaging.sniff import SUPPORTED_FORMATS, bmp_runs_fit, ends_early, sniff_format
 from refund.records import ImageLimits
 
 if TYPE_CHECKING:
@@ -100,6 +100,9 @@ def _decode(
         _check_sides(width, height, image_format, limits)
         if image_format == "JPEG":
             image.draft(None, (size[0] * _DRAFT_FACTOR, size[1] * _DRAFT_FACTOR))
+        elif image_format == "BMP" and not bmp_runs_fit(body):
+            msg = "runs of pixels leave the picture"
+            raise ValueError(msg)
         image.load()
         if image_format == "PNG":  # its EXIF may come after the pixels
             orientation = _orientation(image)

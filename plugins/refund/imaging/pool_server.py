@@ -43,7 +43,7 @@ _PARENT_CHECK_S = 1.0
 class _Photo:
     ticket: int
     slot: int
-    body: bytes
+    body: bytearray
     failed: bool = False  # it was in the hands of a child that failed; now it goes alone
 
 
@@ -92,7 +92,9 @@ class _Server:
         self._children: list[_Child] = []
         self._waiting: deque[_Photo] = deque()
         self._alone: deque[_Photo] = deque()
-        self._inbox = bytearray()
+        self._header = bytearray(PHOTO_HEADER.size)
+        self._incoming: _Photo | None = None  # its body is being read
+        self._filled = 0  # bytes of the header, or of that body, that are there
         self._outbox = bytearray()
         self._input_open = True
         self._idle_deaths = 0
@@ -152,18 +154,31 @@ class _Server:
     # --- the parent -------------------------------------------------------------------------------------------------
 
     def _read_photos(self) -> None:
-        chunk = os.read(0, _READ_BYTES)
-        if not chunk:
-            self._input_open = False
+        """Read what is there, straight into its final place: a photo is copied nowhere else on its way."""
+        try:
+            while True:
+                target = self._header if self._incoming is None else self._incoming.body
+                count = os.readv(0, [memoryview(target)[self._filled :]])
+                if not count:
+                    self._input_open = False
+                    return
+                self._filled += count
+                if self._filled == len(target):
+                    self._filled = 0
+                    self._accept()
+        except BlockingIOError:
             return
-        self._inbox += chunk
-        while len(self._inbox) >= PHOTO_HEADER.size:
-            ticket, slot, length = PHOTO_HEADER.unpack_from(self._inbox)
-            end = PHOTO_HEADER.size + length
-            if len(self._inbox) < end:
-                break
-            self._waiting.append(_Photo(ticket, slot, bytes(memoryview(self._inbox)[PHOTO_HEADER.size : end])))
-            del self._inbox[:end]
+
+    def _accept(self) -> None:
+        photo = self._incoming
+        if photo is None:
+            ticket, slot, length = PHOTO_HEADER.unpack(self._header)
+            photo = _Photo(ticket, slot, bytearray(length))
+            if length:
+                self._incoming = photo
+                return
+        self._incoming = None
+        self._waiting.append(photo)
 
     def _watch_answers(self) -> None:
         watched = self._answers_fd in self._selector.get_map()
@@ -206,7 +221,8 @@ class _Server:
         if not child.photos:
             child.began_at = time.monotonic()
         child.photos.append(photo)
-        child.outbox.append(memoryview(PHOTO_HEADER.pack(photo.ticket, photo.slot, len(photo.body)) + photo.body))
+        child.outbox.append(memoryview(PHOTO_HEADER.pack(photo.ticket, photo.slot, len(photo.body))))
+        child.outbox.append(memoryview(photo.body))
         self._selector.modify(child.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
 
     def _converse(self, child: _Child, events: int) -> None:
@@ -228,7 +244,7 @@ class _Server:
     def _feed(self, child: _Child) -> None:
         while child.outbox:
             view = child.outbox[0]
-            sent = child.sock.send(view)
+            sent = child.sock.send(view) if view else 0
             if sent < len(view):
                 child.outbox[0] = view[sent:]
                 return
@@ -288,7 +304,7 @@ class _Server:
         return RejectedPhotoError(ReasonCode.DECODE_CRASHED, detail)
 
     def _reject(self, photo: _Photo, error: RejectedPhotoError) -> None:
-        facts = rejected_facts(photo.slot, photo.body, error)
+        facts = rejected_facts(photo.slot, bytes(photo.body), error)
         self._outbox += answer_frame(photo.ticket, facts_payload(facts))
 
     def _end(self, child: _Child) -> int:

@@ -102,3 +102,32 @@ def _png_ends_early(body: bytes) -> bool:
             return False  # no chunk: the file is broken, not short
         offset += 12 + int.from_bytes(body[offset : offset + 4], "big")
     return True
+
+
+def bmp_runs_fit(body: bytes) -> bool:
+    """Whether the runs of a run-length encoded BMP stay inside the picture; Pillow draws noise if they do not."""
+    if len(body) < 54 or body[14] < 40 or body[30:34] not in (b"\1\0\0\0", b"\2\0\0\0"):
+        return True  # not run-length encoded
+    per_byte = body[30]  # pixels in a byte: 1 in RLE8, 2 in RLE4
+    width = int.from_bytes(body[18:22], "little")
+    height = abs(int.from_bytes(body[22:26], "little", signed=True))
+    at, x, y = int.from_bytes(body[10:14], "little"), 0, 0
+    while at + 1 < len(body):
+        count, value = body[at], body[at + 1]
+        at += 2
+        if count == 0 and value == 0:  # end of line
+            x, y = 0, y + 1
+        elif count == 0 and value == 1:  # end of picture
+            return True
+        elif count == 0 and value == 2:  # move
+            x, y = x + body[at] if at < len(body) else x, y + body[at + 1] if at + 1 < len(body) else y
+            at += 2
+        else:
+            x += count or value
+            if count == 0:  # pixels as they are, padded to two bytes
+                at += (-(-value // per_byte) + 1) // 2 * 2
+            if y >= height:
+                return False
+        if x > width:
+            return False
+    return True
