@@ -1,0 +1,82 @@
+"""Arrow to COPY text: any value comes back from Postgres as it went in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from io import StringIO
+from typing import Any
+
+import psycopg2
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from refund.store.copy_text import copy_text
+from tests.conftest import Roles
+
+SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("day", pa.date32()),
+        ("count", pa.int64()),
+        ("ratio", pa.float32()),
+    ]
+)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12) | st.text(
+    st.sampled_from("\\N\n\r\t.,\"'{} é"), max_size=8
+)
+ROW = st.fixed_dictionaries(
+    {
+        "name": st.none() | ANY_TEXT,
+        "labels": st.none() | st.lists(st.none() | ANY_TEXT, max_size=3),
+        "day": st.none() | st.dates(),
+        "count": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "ratio": st.none() | st.floats(width=32, allow_nan=False),
+    }
+)
+EMPTY: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+
+
+@pytest.fixture(scope="module")
+def cursor(postgres: Roles) -> Iterator[Any]:
+    admin = postgres.admin
+    connection = psycopg2.connect(
+        host=admin.host, port=admin.port, user=admin.user, password=admin.password, dbname=admin.database
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMP TABLE t (place serial, name text, labels text[], day date, count bigint, ratio real)"
+        )
+        yield cursor
+    connection.close()
+
+
+@given(rows=st.lists(ROW, max_size=6), start=st.integers(0, 2))
+@example(rows=[{**EMPTY, "name": "a\n\\.\nb"}, {**EMPTY, "name": "\\N"}, {**EMPTY, "name": ""}], start=0)
+@example(rows=[{**EMPTY, "labels": []}, {**EMPTY, "labels": [None, "NULL", ""]}, {**EMPTY, "labels": ['"\\']}], start=1)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_every_value_comes_back_as_it_went_in(cursor: Any, rows: list[dict[str, Any]], start: int) -> None:
+    table = pa.Table.from_pylist(rows, schema=SCHEMA).slice(start)  # slices keep their parent's buffers
+    cursor.execute("TRUNCATE t")
+    cursor.copy_expert(f"COPY t ({', '.join(SCHEMA.names)}) FROM STDIN", StringIO(copy_text(table, SCHEMA.names)))
+    cursor.execute("SELECT name, labels, day, count, ratio::float8 FROM t ORDER BY place")
+    found = [dict(zip(SCHEMA.names, row, strict=True)) for row in cursor.fetchall()]
+    assert found == rows[start:]
+
+
+def test_what_the_text_looks_like() -> None:
+    row = {"name": "a\tb\\c\nd", "labels": ["dark", 'say "hi"'], "day": date(2026, 1, 2), "count": -5, "ratio": 0.25}
+    text = copy_text(pa.Table.from_pylist([row, EMPTY], schema=SCHEMA), SCHEMA.names)
+    quoted = r'{"dark","say \\"hi\\""}'  # the array's own backslashes are escaped once more
+    assert text == f"a\\tb\\\\c\\nd\t{quoted}\t2026-01-02\t-5\t0.25\n" + "\t".join(["\\N"] * 5) + "\n"
+
+
+def test_nul_which_postgres_cannot_store_becomes_the_replacement_character() -> None:
+    assert copy_text(pa.table({"name": ["a\0b"]}), ["name"]) == "a\ufffdb\n"
+
+
+def test_no_rows_are_no_text() -> None:
+    assert copy_text(SCHEMA.empty_table(), SCHEMA.names) == ""
