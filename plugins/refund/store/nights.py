@@ -64,7 +64,8 @@ SELECT count(*), count(*) FILTER (WHERE run_date = %(run_date)s) FROM reporting.
 """
 
 RUN_SIZE = """
-SELECT COALESCE(sum(p.size_bytes), 0)::bigint, count(*) FILTER (WHERE o.photo_date < %(run_date)s) FROM refund.run_photo o
+SELECT COALESCE(sum(p.size_bytes), 0)::bigint, count(*) FILTER (WHERE o.photo_date < %(run_date)s)
+FROM refund.run_photo o
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
 WHERE o.run_id = %(run_id)s AND o.outcome <> 'unchanged'
 """

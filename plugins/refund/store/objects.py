@@ -1,0 +1,383 @@
+"""The bucket: lists, reads and writes objects, and tells a photo's fault from the server's.
+
+boto3 lists, writes and has the last word; obstore only reads, because it does so seven times faster. obstore cannot
+tell a missing key from a missing bucket or a broken server, so whatever it does not answer plainly is asked of boto3.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refund.errors import ObjectStoreUnavailableError, ReasonCode, RejectedPhotoError
+from refund.store.s3_errors import is_missing_key, is_refusal, translate
+
+if TYPE_CHECKING:
+    from refund.records import PhotoObject
+    from refund.settings import S3Access
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+RETRY_PAUSE_S = 0.5
+_COPY_LIMIT_BYTES = 5 * 1024**3  # one copy request; beyond it S3 wants parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedObject:
+    """One object as the server lists it."""
+
+    key: str
+    etag: str  # without quotes
+    size_bytes: int
+    last_modified: datetime
+
+
+class ObjectStore:
+    """One bucket. Connects at first use; safe to share between threads, not across a fork."""
+
+    def __init__(self, access: S3Access) -> None:
+        self.access = access
+        self._lock = threading.Lock()
+        self._made: dict[str, Any] = {}
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self.access.bucket
+
+    def uri(self, key: str) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{key}"
+
+    def check_bucket(self) -> None:
+        """Check that the bucket is there and may be listed.
+
+        Raises:
+            BucketMissingError: the server answers, the bucket does not exist.
+            AccessDeniedError: the credentials or rights are wrong.
+            ObjectStoreUnavailableError: the server cannot be reached.
+        """
+        with self._translated(f"list bucket {self.bucket!r}"):  # not HEAD: its refusals come without a reason
+            self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        """Every object below ``prefix``, in key order, read page by page."""
+        with self._translated(f"list {prefix!r}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            for page in pages:
+                yield from (_listed(item) for item in page.get("Contents", ()))
+
+    def list_level(self, prefix: str) -> tuple[Sequence[str], Sequence[ListedObject]]:
+        """The folders directly below ``prefix`` (each ends with a slash) and the objects directly in it."""
+        folders, items = [], []
+        with self._translated(f"list {prefix!r}"):
+            paginator = self._client.get_paginator("list_objects_v2")
+            for page in paginator.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+                folders += [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
+                items += [_listed(item) for item in page.get("Contents", ())]
+        return folders, items
+
+    def list_folders(self, prefix: str) -> Sequence[str]:
+        """The folders directly below ``prefix``; each ends with a slash."""
+        return self.list_level(prefix)[0]
+
+    def head(self, key: str) -> ListedObject | None:
+        """The object's size and ETag, or None where there is none in a bucket that exists."""
+        with self._translated(f"look at {key!r}"):
+            try:
+                answer = self._client.head_object(Bucket=self.bucket, Key=key)
+            except self._client.exceptions.ClientError as exc:
+                if not is_missing_key(exc):
+                    raise
+                self.check_bucket()
+                return None
+        return ListedObject(
+            key=key,
+            etag=answer["ETag"].strip('"'),
+            size_bytes=answer["ContentLength"],
+            last_modified=answer["LastModified"],
+        )
+
+    def get(self, key: str, *, etag: str | None = None, size_bytes: int | None = None) -> bytes:
+        """The object's bytes, which must be those of this ETag and size where given.
+
+        Raises:
+            RejectedPhotoError: VANISHED (no such key in a bucket that answers), CHANGED (another ETag), BODY_MISMATCH
+                (after a second try the body is still not of that size, or cannot be read while the bucket answers).
+            BucketMissingError, AccessDeniedError, ObjectStoreUnavailableError: the fault is not this object's.
+        """
+        if is_plain_key(key):
+            with suppress(Exception):  # every one of obstore's errors is ambiguous: boto3 decides below
+                return self._get_fast(key, etag=etag, size_bytes=size_bytes)
+        try:
+            return self._get_slow(key, etag=etag, size_bytes=size_bytes)
+        except (_BrokenBodyError, ObjectStoreUnavailableError):
+            time.sleep(RETRY_PAUSE_S)
+            self.check_bucket()  # raises where the fault is the server's
+        try:
+            return self._get_slow(key, etag=etag, size_bytes=size_bytes)
+        except (_BrokenBodyError, ObjectStoreUnavailableError) as exc:
+            msg = f"the bucket answers, but this object could not be read in two tries: {exc}"
+            raise RejectedPhotoError(ReasonCode.BODY_MISMATCH, msg) from exc
+
+    def get_many(
+        self,
+        items: Iterable[PhotoObject],
+        *,
+        max_bytes: int,
+        max_in_flight_bytes: int,
+        concurrency: int,
+    ) -> Iterator[tuple[int, bytes | RejectedPhotoError]]:
+        """Download many objects ahead of their use; yields (index of the item, body or its fault), in any order.
+
+        At most ``concurrency`` at once; bodies downloaded or being downloaded but not yet taken sum up to at most
+        ``max_in_flight_bytes`` by their listed sizes, or are a single one. An object listed with more than
+        ``max_bytes`` is not downloaded.
+
+        Raises:
+            BucketMissingError, AccessDeniedError, ObjectStoreUnavailableError: the fault is not one object's.
+        """
+        waiting = iter(enumerate(items))
+        upcoming = next(waiting, None)
+        flying: dict[Future[bytes], tuple[int, int]] = {}
+        flying_bytes = 0
+        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="s3-get")
+        try:
+            while upcoming is not None or flying:
+                while upcoming is not None and len(flying) < concurrency:
+                    index, item = upcoming
+                    if item.size_bytes > max_bytes:
+                        yield index, _too_large(item.size_bytes, max_bytes)
+                    elif flying and flying_bytes + item.size_bytes > max_in_flight_bytes:
+                        break
+                    else:
+                        future = pool.submit(self.get, item.key, etag=item.etag, size_bytes=item.size_bytes)
+                        flying[future] = (index, item.size_bytes)
+                        flying_bytes += item.size_bytes
+                    upcoming = next(waiting, None)
+                done = wait(flying, return_when=FIRST_COMPLETED).done if flying else set()
+                for future in done:
+                    index, size_bytes = flying.pop(future)
+                    try:
+                        result: bytes | RejectedPhotoError = future.result()
+                    except RejectedPhotoError as exc:
+                        result = exc
+                    yield index, result
+                    del future, result  # or this frame would keep the body alive while it waits
+                    flying_bytes -= size_bytes
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an object; it appears whole or not at all."""
+        self._put(key, body, content_type, metadata)
+
+    def upload(self, path: Path, key: str, content_type: str = "application/octet-stream") -> None:
+        """Write a file as an object, without reading it into memory."""
+        with path.open("rb") as body:
+            self._put(key, body, content_type, None)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file, which appears whole or not at all.
+
+        Raises:
+            RejectedPhotoError: VANISHED, there is no such object in a bucket that answers.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
+            try:
+                with self._translated(f"read {key!r}"), self._vanished(key):
+                    answer = self._client.get_object(Bucket=self.bucket, Key=key)
+                    for chunk in answer["Body"].iter_chunks(1024 * 1024):
+                        temporary.write(chunk)
+            except BaseException:
+                Path(temporary.name).unlink(missing_ok=True)
+                raise
+        Path(temporary.name).replace(path)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object within the bucket, on the server.
+
+        Raises:
+            RejectedPhotoError: VANISHED, there is no such object in a bucket that answers.
+        """
+        origin = {"Bucket": self.bucket, "Key": source}
+        with self._translated(f"copy {source!r} to {target!r}"), self._vanished(source):
+            try:
+                self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=origin)
+            except self._client.exceptions.ClientError:
+                found = self.head(source)
+                if found is None or found.size_bytes <= _COPY_LIMIT_BYTES:
+                    raise
+                self._client.copy(origin, self.bucket, target)  # in parts
+
+    def delete(self, key: str) -> None:
+        """Remove an object; that it is not there is no error."""
+        with self._translated(f"delete {key!r}"):
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    # --- how -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _client(self) -> Any:
+        with self._lock:
+            if "boto3" not in self._made:
+                self._made["boto3"] = _boto3_client(self.access)
+            return self._made["boto3"]
+
+    @property
+    def _fast(self) -> Any:
+        with self._lock:
+            if "obstore" not in self._made:
+                self._made["obstore"] = _obstore(self.access)
+            return self._made["obstore"]
+
+    def _get_fast(self, key: str, *, etag: str | None, size_bytes: int | None) -> bytes:
+        import obstore
+
+        answer = obstore.get(self._fast, key)
+        found = str(answer.meta["e_tag"] or "").strip('"')
+        if (etag is not None and found != etag) or (size_bytes is not None and answer.meta["size"] != size_bytes):
+            raise _BrokenBodyError(seen=f"ETag {found}, {answer.meta['size']} bytes")  # before its body is read
+        body = bytes(answer.bytes())
+        if len(body) != answer.meta["size"]:
+            raise _BrokenBodyError(seen=f"{len(body)} bytes")
+        return body
+
+    def _get_slow(self, key: str, *, etag: str | None, size_bytes: int | None) -> bytes:
+        with self._translated(f"read {key!r}"), self._vanished(key):
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            found = answer["ETag"].strip('"')
+            if etag is not None and found != etag:
+                answer["Body"].close()
+                msg = f"it was listed with ETag {etag}, now it has {found}; the new version comes with the next run"
+                raise RejectedPhotoError(ReasonCode.CHANGED, msg)
+            if size_bytes is not None and answer["ContentLength"] != size_bytes:
+                answer["Body"].close()
+                raise _BrokenBodyError(seen=f"{answer['ContentLength']} bytes, listed were {size_bytes}")
+            body: bytes = answer["Body"].read()
+        if len(body) != answer["ContentLength"]:
+            raise _BrokenBodyError(seen=f"{len(body)} bytes, announced were {answer['ContentLength']}")
+        return body
+
+    def _put(self, key: str, body: Any, content_type: str, metadata: Mapping[str, str] | None) -> None:
+        with self._translated(f"write {key!r}"):
+            try:
+                self._client.put_object(
+                    Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, Metadata=dict(metadata or {})
+                )
+            except self._client.exceptions.ClientError as exc:
+                if is_refusal(exc):
+                    self._forget_client()  # some servers leave the refused body unread, which spoils the connection
+                raise
+
+    def _forget_client(self) -> None:
+        with self._lock:
+            if client := self._made.pop("boto3", None):
+                client.close()
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError, HTTPError, ValueError) as exc:  # ValueError: a malformed endpoint
+            raise translate(exc, access=self.access, doing=doing) from exc
+
+    @contextmanager
+    def _vanished(self, key: str) -> Iterator[None]:
+        from botocore.exceptions import ClientError
+
+        try:
+            yield
+        except ClientError as exc:
+            if not is_missing_key(exc):
+                raise
+            self.check_bucket()  # raises where it is the bucket that is missing
+            msg = f"no object {key!r} any more, while bucket {self.bucket!r} answers"
+            raise RejectedPhotoError(ReasonCode.VANISHED, msg) from exc
+
+
+class _BrokenBodyError(Exception):
+    """What came is not what was listed; tried once more."""
+
+    def __init__(self, *, seen: str) -> None:
+        super().__init__(f"it came with {seen}")
+
+
+def is_plain_key(key: str) -> bool:
+    """Whether obstore can read the key: it cannot where a path segment is empty, ``.`` or ``..``."""
+    return not {"", ".", ".."} & set(key.split("/"))
+
+
+def _too_large(size_bytes: int, max_bytes: int) -> RejectedPhotoError:
+    return RejectedPhotoError(ReasonCode.FILE_TOO_LARGE, f"{size_bytes:,} bytes, at most {max_bytes:,} are taken")
+
+
+def _listed(item: Mapping[str, Any]) -> ListedObject:
+    return ListedObject(
+        key=item["Key"],
+        etag=item["ETag"].strip('"'),
+        size_bytes=item["Size"],
+        last_modified=item["LastModified"],
+    )
+
+
+def _session(access: S3Access) -> Any:
+    import boto3
+
+    return boto3.session.Session(
+        aws_access_key_id=access.access_key, aws_secret_access_key=access.secret_key, region_name=access.region
+    )
+
+
+def _boto3_client(access: S3Access) -> Any:
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "max_attempts": 4},
+        max_pool_connections=32,
+        s3={"addressing_style": "path" if access.endpoint_url else "auto"},
+        # other servers than AWS do not know the newer checksums
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return _session(access).client("s3", endpoint_url=access.endpoint_url, config=config)
+
+
+def _obstore(access: S3Access) -> Any:
+    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.store import S3Store
+
+    endpoint = {"endpoint": access.endpoint_url} if access.endpoint_url else {}
+    return S3Store(
+        access.bucket,
+        region=access.region,
+        credential_provider=Boto3CredentialProvider(_session(access)),
+        virtual_hosted_style_request=not access.endpoint_url,
+        client_options={
+            "allow_http": (access.endpoint_url or "").startswith("http://"),
+            "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+            "timeout": timedelta(seconds=READ_TIMEOUT_S),
+        },
+        retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=10)},
+        **endpoint,
+    )

@@ -1,0 +1,79 @@
+"""Turns what boto3 raises into our errors; the one place that knows S3's error codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from refund.errors import (
+    AccessDeniedError,
+    BucketMissingError,
+    ObjectStoreUnavailableError,
+    RefundError,
+    SettingsError,
+)
+
+if TYPE_CHECKING:
+    from refund.settings import S3Access
+
+_BUCKET_MISSING = frozenset({"NoSuchBucket"})
+_KEY_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})  # HEAD has no body, so only the status
+_ELSEWHERE = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
+)
+_LATER = frozenset(
+    {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "RequestLimitExceeded", "OperationAborted"}
+)
+
+
+def is_missing_key(exc: Exception) -> bool:
+    """Whether S3 says that there is no such object; the bucket may be missing too where it answered a HEAD."""
+    return _code(exc) in _KEY_MISSING
+
+
+def is_refusal(exc: Exception) -> bool:
+    """Whether the server answered with a refusal (4xx) rather than failing to answer."""
+    return 400 <= _status(exc) < 500 and _code(exc) not in _LATER
+
+
+def translate(exc: Exception, *, access: S3Access, doing: str) -> RefundError:
+    """Our error for one of boto3's, raised ``from exc``; ``doing`` is a phrase such as ``read 'a.jpg'``."""
+    from botocore import exceptions
+
+    code, status = _code(exc), _status(exc)
+    text = " ".join(str(exc).split())
+    if code in _BUCKET_MISSING:
+        return BucketMissingError(bucket=access.bucket, endpoint=access.place)
+    if code in _ELSEWHERE:
+        return SettingsError(
+            f"S3 at {access.place} says that bucket {access.bucket!r} belongs to another region or endpoint ({text}); "
+            f"correct region_name or endpoint_url in the extra of the Airflow connection refund_s3"
+        )
+    if isinstance(exc, (exceptions.NoCredentialsError, exceptions.PartialCredentialsError)):
+        return AccessDeniedError(
+            f"no S3 credentials for {access.place}: {text}; set login and password of the Airflow connection "
+            f"refund_s3, or give the worker an instance profile"
+        )
+    if status and status < 500 and code not in _LATER:
+        return AccessDeniedError(
+            f"S3 at {access.place} refused to {doing}: {text}. Correct login and password of the Airflow connection "
+            f"refund_s3, or the rights of that user on bucket {access.bucket!r}"
+        )
+    if isinstance(exc, (exceptions.ParamValidationError, exceptions.InvalidRegionError, ValueError)):
+        return SettingsError(
+            f"bucket {access.bucket!r}, region {access.region!r} or endpoint {access.place!r} is malformed: {text}; "
+            f"correct the Airflow connection refund_s3"
+        )
+    return ObjectStoreUnavailableError(
+        f"S3 at {access.place} did not {doing}: {text}. The task retries; if it goes on, check that the server runs "
+        f"and is reachable from here"
+    )
+
+
+def _code(exc: Exception) -> str:
+    response = getattr(exc, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _status(exc: Exception) -> int:
+    response = getattr(exc, "response", None)
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(response, dict) else 0

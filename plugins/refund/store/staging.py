@@ -1,0 +1,312 @@
+"""Where tasks leave files for each other: a folder (``file:///path``) or a bucket (``s3://bucket/prefix``).
+
+Whatever is written appears whole or not at all. A folder on disk is filled under a temporary name and renamed; in a
+bucket, which has no rename, its list of files is written last and a folder without the list does not exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from refund.errors import (
+    DiskSpaceError,
+    RejectedPhotoError,
+    SettingsError,
+    StagingCorruptError,
+    StagingMissingError,
+)
+
+if TYPE_CHECKING:
+    from refund.settings import S3Access
+    from refund.store.objects import ObjectStore
+
+_TEMPORARY = ".tmp-"
+_FILES = ".files.json"  # in a bucket: names and sizes of a folder's files
+
+
+class _Place(Protocol):
+    """What both kinds of place can do; ``path`` is relative to the root."""
+
+    @property
+    def scratch(self) -> Path | None: ...
+    def publish(self, folder: Path, path: str) -> None: ...
+    def readable_folder(self, path: str) -> Iterator[Path]: ...
+    def write_file(self, path: str, body: bytes) -> None: ...
+    def read_file(self, path: str) -> bytes | None: ...
+    def exists(self, path: str) -> bool: ...
+    def names(self, path: str) -> Sequence[str]: ...
+    def remove(self, path: str) -> None: ...
+    def free_bytes(self) -> int | None: ...
+
+
+class Staging:
+    """The staging root. Everything is named by URIs below it, as `uri` makes them.
+
+    Raises:
+        SettingsError: the root is neither ``file:///path`` nor ``s3://bucket/prefix``.
+    """
+
+    def __init__(self, root: str, *, s3: S3Access | None = None) -> None:
+        parts = urlsplit(root)
+        self.root = root.rstrip("/")
+        self._place: _Place
+        if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
+            self._place = _Disk(Path(unquote(parts.path)))
+        elif parts.scheme == "s3" and parts.netloc and s3 is not None:
+            from refund.store.objects import ObjectStore
+
+            prefix = parts.path.strip("/")
+            self._place = _Bucket(ObjectStore(replace(s3, bucket=parts.netloc)), f"{prefix}/" if prefix else "")
+        else:
+            msg = f"REFUND_STAGING_ROOT must read file:///path or s3://bucket/prefix, got {root!r}"
+            raise SettingsError(msg)
+
+    def uri(self, *parts: str) -> str:
+        """The URI of a file or folder below the root.
+
+        Raises:
+            SettingsError: a part is empty, ``.`` or ``..``.
+        """
+        uri = "/".join((self.root, *parts))
+        self._path(uri)
+        return uri
+
+    @contextmanager
+    def writable_folder(self, uri: str) -> Iterator[Path]:
+        """A local folder to fill; on a clean exit it replaces what was at ``uri``, on an exception nothing changes.
+
+        Raises:
+            DiskSpaceError: the disk is full.
+        """
+        path = self._path(uri)
+        scratch = self._place.scratch
+        with self._disk_errors(scratch):
+            if scratch is not None:
+                scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=scratch))
+        try:
+            with self._disk_errors(folder):
+                yield folder
+                self._place.publish(folder, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def readable_folder(self, uri: str) -> Iterator[Path]:
+        """A local folder with the files of ``uri``; not to be written to.
+
+        Raises:
+            StagingMissingError: it is not there.
+            StagingCorruptError: it is not what was written (a bucket only).
+        """
+        path = self._path(uri)
+        if not self._place.exists(path):
+            raise StagingMissingError(uri=uri)
+        with contextmanager(self._place.readable_folder)(path) as folder:
+            yield folder
+
+    def write_file(self, uri: str, body: bytes) -> None:
+        """Write one file; it replaces what was there."""
+        path = self._path(uri)
+        with self._disk_errors(self._place.scratch):
+            self._place.write_file(path, body)
+
+    def read_file(self, uri: str) -> bytes:
+        """Read one file.
+
+        Raises:
+            StagingMissingError: it is not there.
+        """
+        body = self._place.read_file(self._path(uri))
+        if body is None:
+            raise StagingMissingError(uri=uri)
+        return body
+
+    def exists(self, uri: str) -> bool:
+        """Whether a file or a finished folder is there."""
+        return self._place.exists(self._path(uri))
+
+    def list(self, uri: str) -> Sequence[str]:
+        """URIs of what lies directly below ``uri``, sorted; unfinished folders are left out."""
+        path = self._path(uri) if uri.rstrip("/") != self.root else ""
+        return [f"{uri.rstrip('/')}/{name}" for name in sorted(self._place.names(path))]
+
+    def remove(self, uri: str) -> None:
+        """Remove a file, or a folder and all below it; that it is not there is no error."""
+        self._place.remove(self._path(uri))
+
+    def free_bytes(self) -> int | None:
+        """Free room, in bytes; None for a bucket, which does not fill."""
+        return self._place.free_bytes()
+
+    def _path(self, uri: str) -> str:
+        path = uri.removeprefix(f"{self.root}/")
+        if path == uri or {"", ".", ".."} & set(path.split("/")):
+            msg = f"{uri!r} does not name a file or folder below the staging root {self.root!r}"
+            raise SettingsError(msg)
+        return path
+
+    @contextmanager
+    def _disk_errors(self, folder: Path | None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            place = folder or Path(tempfile.gettempdir())
+            if exc.errno == errno.ENOSPC:
+                free_bytes = shutil.disk_usage(_existing(place)).free
+                needed_bytes = free_bytes + sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+                raise DiskSpaceError(path=str(place), free_bytes=free_bytes, needed_bytes=needed_bytes) from exc
+            if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+                msg = (
+                    f"{exc.filename or place} cannot be written: {exc.strerror}; point REFUND_STAGING_ROOT at a folder "
+                    f"that this worker's user may write"
+                )
+                raise SettingsError(msg) from exc
+            raise
+
+
+class _Disk:
+    """A folder that all tasks can reach."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def scratch(self) -> Path | None:
+        """Beside the targets: renaming works only within one file system."""
+        return self.root
+
+    def publish(self, folder: Path, path: str) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
+            target.rename(old / "old")
+            folder.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            folder.rename(target)
+
+    def readable_folder(self, path: str) -> Iterator[Path]:
+        yield self.root / path
+
+    def write_file(self, path: str, body: bytes) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=_TEMPORARY, delete=False) as temporary:
+            try:
+                temporary.write(body)
+                temporary.flush()
+                os.fsync(temporary.fileno())
+            except BaseException:
+                Path(temporary.name).unlink(missing_ok=True)
+                raise
+        Path(temporary.name).replace(target)
+
+    def read_file(self, path: str) -> bytes | None:
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).exists()
+
+    def names(self, path: str) -> Sequence[str]:
+        folder = self.root / path
+        found = folder.iterdir() if folder.is_dir() else ()
+        return [entry.name for entry in found if not entry.name.startswith(_TEMPORARY)]
+
+    def remove(self, path: str) -> None:
+        target = self.root / path
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int | None:
+        return shutil.disk_usage(_existing(self.root)).free
+
+
+class _Bucket:
+    """A prefix of a bucket, for workers that share no disk."""
+
+    def __init__(self, objects: ObjectStore, prefix: str) -> None:
+        self.objects = objects
+        self.prefix = prefix
+
+    @property
+    def scratch(self) -> Path | None:
+        return None
+
+    def publish(self, folder: Path, path: str) -> None:
+        self.remove(path)  # the list of files first, so that no reader takes old and new for one
+        sizes = {}
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                name = file.relative_to(folder).as_posix()
+                self.objects.upload(file, f"{self.prefix}{path}/{name}")
+                sizes[name] = file.stat().st_size
+        self.objects.put(f"{self.prefix}{path}/{_FILES}", json.dumps(sizes).encode(), "application/json")
+
+    def readable_folder(self, path: str) -> Iterator[Path]:
+        listed = self.read_file(f"{path}/{_FILES}")
+        sizes: dict[str, int] = json.loads(listed or b"{}")
+        with tempfile.TemporaryDirectory(prefix="refund-staged-") as name:
+            folder = Path(name)
+            for file, size in sizes.items():
+                uri = self.objects.uri(f"{self.prefix}{path}/{file}")
+                try:
+                    self.objects.download(f"{self.prefix}{path}/{file}", folder / file)
+                except RejectedPhotoError as exc:
+                    raise StagingMissingError(uri=uri) from exc
+                if (folder / file).stat().st_size != size:
+                    msg = (
+                        f"{uri} has {(folder / file).stat().st_size} bytes, its writer wrote {size}; clear the run "
+                        f"from the task fetch on"
+                    )
+                    raise StagingCorruptError(msg)
+            yield folder
+
+    def write_file(self, path: str, body: bytes) -> None:
+        self.objects.put(self.prefix + path, body)
+
+    def read_file(self, path: str) -> bytes | None:
+        try:
+            return self.objects.get(self.prefix + path)
+        except RejectedPhotoError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        return any(self.objects.head(key) for key in (f"{self.prefix}{path}/{_FILES}", self.prefix + path))
+
+    def names(self, path: str) -> Sequence[str]:
+        below = f"{self.prefix}{path}/" if path else self.prefix
+        folders, items = self.objects.list_level(below)
+        keys = (*(folder.rstrip("/") for folder in folders), *(item.key for item in items))
+        return [name for name in (key.removeprefix(below) for key in keys) if name != _FILES]
+
+    def remove(self, path: str) -> None:
+        self.objects.delete(f"{self.prefix}{path}/{_FILES}")
+        for item in list(self.objects.list(f"{self.prefix}{path}/")):
+            self.objects.delete(item.key)
+        if self.objects.head(self.prefix + path):
+            self.objects.delete(self.prefix + path)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists."""
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
