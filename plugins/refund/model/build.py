@@ -21,7 +21,7 @@ from typing import Any
 
 from refund.errors import ConfigurationError, LabelMismatchError, ModelArtefactError
 from refund.model import fallback
-from refund.model.card import CARD_FILE, ModelCard
+from refund.model.card import CARD_FILE, ModelCard, check_name
 from refund.model.child import child_environment, module_command
 from refund.model.labels import Labels, load_labels
 from refund.model.load import load_model
@@ -69,6 +69,12 @@ def build_model(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         msg = f"{target} exists and is not empty; a model is never overwritten: choose another folder or remove it"
         raise ConfigurationError(msg)
+    given = {key: value for key, value in (("name", name), ("version", version)) if value is not None}
+    try:
+        check_name(**given)
+    except ValueError as exc:
+        msg = f"the model cannot be named so: {exc}; choose another name or version"
+        raise ConfigurationError(msg) from exc
     if weights is not None:
         _check_weights_file(weights)
     elif not allow_download and not allow_fallback:
@@ -87,8 +93,7 @@ def build_model(
             card_fields={
                 "labels_sha256": labels.sha256,
                 "created_at": created_at.astimezone(UTC).isoformat(timespec="seconds"),
-                **({} if name is None else {"name": name}),
-                **({} if version is None else {"version": version}),
+                **given,
             },
         )
         if card.class_count != len(labels):
@@ -176,11 +181,7 @@ def _card(body: bytes, card_fields: dict[str, str], *, version_prefix: str, **gi
         "input_width": 224,
         **card_fields,
     }
-    try:
-        return ModelCard(**values)
-    except ValueError as exc:
-        msg = f"the model cannot be named so: {exc}"
-        raise ConfigurationError(msg) from exc
+    return ModelCard(**values)
 
 
 def _run_child(artefact: Path, weights: Path | None, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -199,16 +200,17 @@ def _run_child(artefact: Path, weights: Path | None, tell: Callable[[str], None]
         watchdog = threading.Timer(_CHILD_TIMEOUT_S, child.kill)
         watchdog.start()
         last = ""
-        try:
-            with child:
+        with child:
+            try:
                 assert child.stdout is not None  # noqa: S101  # opened with PIPE
                 for line in child.stdout:
                     last = line.strip()
                     if not last.startswith("{"):
                         tell(last)
-        finally:
-            child.kill()
-            watchdog.cancel()
+                child.wait()
+            finally:
+                watchdog.cancel()
+                child.kill()  # if the caller was interrupted; otherwise it has ended
         if child.returncode == 0 and last.startswith("{"):
             result: dict[str, Any] = json.loads(last)
             return result

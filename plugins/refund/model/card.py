@@ -56,9 +56,7 @@ class ModelCard:
             value, wanted = getattr(self, spec.name), _TYPES[str(spec.type).split("[")[0]]
             if not isinstance(value, wanted) or isinstance(value, bool):
                 _refuse(spec.name, f"a value of type {spec.type}", value)
-        for name, pattern in (("name", _NAME), ("version", _VERSION)):
-            if not pattern.fullmatch(getattr(self, name)):
-                _refuse(name, f"text like {pattern.pattern}", getattr(self, name))
+        check_name(name=self.name, version=self.version)
         for name in ("artefact_sha256", "labels_sha256", "source_sha256"):
             if not _SHA256.fullmatch(getattr(self, name)):
                 _refuse(name, "64 hexadecimal digits", getattr(self, name))
@@ -125,6 +123,13 @@ class ModelCard:
         except ValueError as exc:
             msg = f"{place} is malformed: {exc}; {rebuild}"
             raise ModelArtefactError(msg) from exc
+
+
+def check_name(*, name: str = "a", version: str = "1") -> None:
+    """Raise ValueError unless the registry's table can hold this name and version."""
+    for field_name, text, pattern in (("name", name, _NAME), ("version", version, _VERSION)):
+        if not pattern.fullmatch(text):
+            _refuse(field_name, f"text like {pattern.pattern}", text)
 
 
 _TYPES: dict[str, Any] = {"str": str, "int": int, "float": (float, int), "dict": dict}

@@ -7,10 +7,12 @@ count, then that many photos as raw bytes; back come that many rows of float32 s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -36,6 +38,7 @@ class KerasRuntime:
 
     def __init__(self, weights: Path, *, card: ModelCard) -> None:
         self._card = card
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close
         self._child = subprocess.Popen(
             module_command(
                 "refund.model.runtimes.keras", str(weights), *map(str, (card.input_height, card.input_width)),
@@ -43,7 +46,7 @@ class KerasRuntime:
             ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,  # a file: nobody drains a pipe, and a full one would stop the child
             env=child_environment(),
         )  # fmt: skip
         ready = self._stdout.read(_COUNT.size)
@@ -86,9 +89,10 @@ class KerasRuntime:
         if self._child.poll() is None:
             self._child.kill()
         self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+        for pipe in (self._child.stdin, self._child.stdout, self._said):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # unsent bytes to a child that is gone
+                    pipe.close()
 
     @property
     def _stdin(self) -> IO[bytes]:
@@ -102,9 +106,13 @@ class KerasRuntime:
 
     def _last_words(self) -> str:
         """End the child and return the last line that it wrote to stderr."""
-        if self._child.poll() is None and not self._stdout.closed:
+        if self._said.closed:
+            return "it was closed before"
+        if self._child.poll() is None:
             self._child.kill()
-        said = b"" if self._child.stderr is None or self._child.stderr.closed else self._child.stderr.read()
+        self._child.wait()
+        self._said.seek(0)
+        said = self._said.read()
         self.close()
         lines = said.decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"it said nothing, exit code {self._child.returncode}"
