@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import struct
@@ -274,17 +275,15 @@ def test_corrupt_text_says_what_was_seen():
     )
 
 
-def test_thousands_of_bit_flips_cost_at_most_the_photo(scene, encode):
+def test_flipped_bytes_cost_at_most_the_photo(scene, encode):
     rng = np.random.default_rng(3)
     for image_format in FORMATS:
         body = encode(scene(64, 48), image_format)
         for _ in range(60):
             flipped = np.frombuffer(body, dtype=np.uint8).copy()
             flipped[rng.integers(0, len(body), 8)] = rng.integers(0, 256, 8)
-            try:
+            with contextlib.suppress(RejectedPhotoError):  # any other exception fails the test
                 assert decode_rgb(flipped.tobytes(), limits=LIMITS).pixels.shape == (224, 224, 3)
-            except RejectedPhotoError as error:
-                assert error.detail  # any other exception fails the test
 
 
 def test_only_the_decoders_of_the_supported_formats_are_imported():

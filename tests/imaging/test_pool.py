@@ -1,0 +1,316 @@
+"""The isolated pool: same results as in this process, one fact per photo whatever happens, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from refund.errors import DecoderPoolError, ReasonCode, StagingMissingError
+from refund.imaging.examine import examine_photo
+from refund.imaging.pack import create_pixels, open_pixels
+from refund.imaging.pool import IN_FLIGHT_PHOTOS_PER_WORKER, DecoderPool
+from refund.records import ImageLimits
+
+LIMITS = ImageLimits()
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def pool_of(tmp_path):
+    def make(count: int, **overrides) -> DecoderPool:
+        path = tmp_path / "pixels.npy"
+        create_pixels(path, count=count)
+        options = {"limits": LIMITS, "workers": 2, "memory_bytes": 1_500_000_000, "timeout_s": 20.0, **overrides}
+        return DecoderPool(path, **options)
+
+    return make
+
+
+@pytest.fixture
+def photos(scene, encode) -> list[bytes]:
+    return [encode(scene(seed=seed), "JPEG") for seed in range(40)]
+
+
+@pytest.fixture(scope="module")
+def slow_photo() -> bytes:
+    """A valid picture whose decoding takes seconds: a run-length encoded BMP of one-pixel runs."""
+    width, height = 2000, 1500
+    runs = (b"\1\7" * width + b"\0\0") * height + b"\0\1"
+    palette = bytes(range(256)) * 4
+    header = b"BM" + struct.pack("<IHHI", 54 + 1024 + len(runs), 0, 0, 54 + 1024)
+    header += struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    return header + palette + runs
+
+
+def wait_until(holds, what: str):
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not (found := holds()):
+        assert time.monotonic() < give_up_at, f"waited in vain until {what}"
+        time.sleep(0.01)
+    return found
+
+
+def family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def busy_child(pool: DecoderPool, besides: set[int]) -> int | None:
+    """A child that has been working for a while, and is not one of ``besides``."""
+    for process in family(pool.pid or 0)[1:]:
+        try:
+            if process.pid not in besides and process.cpu_times().user > 0.3:
+                return process.pid
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def test_the_pool_gives_what_this_process_gives(pool_of, photos):
+    bodies = [*photos, b"", b"junk", photos[0][:900], b"\x89PNG\r\n\x1a\n" + b"x" * 50]
+    with pool_of(len(bodies)) as pool:
+        facts = sorted(pool.decode(enumerate(bodies)), key=lambda each: each.slot)
+    expected = [examine_photo(slot, body, limits=LIMITS) for slot, body in enumerate(bodies)]
+    assert facts == [fact for fact, _ in expected]
+    pixels = open_pixels(pool_path(pool))
+    for slot, (_, wanted) in enumerate(expected):
+        assert np.array_equal(pixels[slot], np.zeros_like(pixels[slot]) if wanted is None else wanted)
+
+
+def pool_path(pool: DecoderPool) -> Path:
+    return Path(pool._config.pixels_path)
+
+
+def test_slots_need_not_come_in_order(pool_of, photos):
+    with pool_of(40) as pool:
+        facts = list(pool.decode((slot, photos[slot]) for slot in (7, 3, 39)))
+    assert sorted(fact.slot for fact in facts) == [3, 7, 39]
+
+
+def test_nothing_in_nothing_out_and_twice(pool_of, photos):
+    with pool_of(1) as pool:
+        assert list(pool.decode([])) == []
+        assert [fact.ok for fact in pool.decode([(0, photos[0])])] == [True]
+        assert [fact.ok for fact in pool.decode([(0, photos[1])])] == [True]
+
+
+def test_photos_larger_than_every_pipe_do_not_block_it(pool_of, scene, encode):
+    body = encode(scene(1400, 1200), "BMP")
+    with pool_of(24, workers=1) as pool:
+        assert sum(fact.ok for fact in pool.decode((slot, body) for slot in range(24))) == 24
+
+
+def test_too_large_a_file_never_reaches_the_pool(pool_of):
+    with pool_of(1, limits=ImageLimits(max_bytes=10)) as pool:
+        (fact,) = pool.decode([(0, b"x" * 11)])
+    assert (fact.reason, fact.detail) == (ReasonCode.FILE_TOO_LARGE, "the file has 11 bytes, expected at most 10")
+
+
+def test_it_pulls_only_a_window_ahead(pool_of, photos):
+    pulled = 0
+
+    def source():
+        nonlocal pulled
+        for slot in range(400):
+            pulled += 1
+            yield slot, photos[0]
+
+    with pool_of(400, workers=1) as pool:
+        for given, _ in enumerate(pool.decode(source())):
+            assert pulled - given <= IN_FLIGHT_PHOTOS_PER_WORKER + 1
+    assert (pulled, given) == (400, 399)
+
+
+def test_a_photo_that_swells_costs_itself_alone(pool_of, photos, encode):
+    bomb = encode(Image.new("RGBA", (4000, 4000), (1, 2, 3, 100)), "PNG")
+    with pool_of(9, memory_bytes=300_000_000) as pool:
+        facts = {fact.slot: fact for fact in pool.decode(enumerate([*photos[:4], bomb, *photos[4:8]]))}
+    assert [slot for slot, fact in facts.items() if not fact.ok] == [4]
+    assert facts[4].reason is ReasonCode.DECODE_MEMORY
+    assert facts[4].detail == "decoding needed more than 300 MB of memory, twice"
+    assert len(facts) == 9
+
+
+def test_a_photo_that_hangs_costs_itself_alone(pool_of, photos, slow_photo):
+    with pool_of(9, timeout_s=0.5) as pool:
+        facts = {fact.slot: fact for fact in pool.decode(enumerate([*photos[:4], slow_photo, *photos[4:8]]))}
+    assert [slot for slot, fact in facts.items() if not fact.ok] == [4]
+    assert facts[4].reason is ReasonCode.DECODE_TIMEOUT
+    assert facts[4].detail == "decoding took longer than 0.5 seconds, twice"
+    assert len(facts[4].sha256) == 64
+
+
+def test_a_photo_over_which_the_child_dies_twice_costs_itself_alone(pool_of, photos, slow_photo):
+    killed: set[int] = set()
+
+    def kill_twice(pool):
+        for _ in range(2):
+            pid = wait_until(lambda: busy_child(pool, killed), "a child decodes the slow photo")
+            killed.add(pid)
+            os.kill(pid, signal.SIGSEGV)
+
+    with pool_of(9, workers=1, timeout_s=60.0) as pool:
+        killer = threading.Thread(target=kill_twice, args=(pool,))
+        killer.start()
+        facts = {fact.slot: fact for fact in pool.decode(enumerate([*photos[:4], slow_photo, *photos[4:8]]))}
+        killer.join()
+    assert [slot for slot, fact in facts.items() if not fact.ok] == [4]
+    assert facts[4].reason is ReasonCode.DECODE_CRASHED
+    assert facts[4].detail == "the decoder died twice over this photo, the last time by signal SIGSEGV"
+
+
+def test_a_child_that_is_shot_once_costs_nothing(pool_of, photos):
+    with pool_of(40) as pool:
+
+        def source():
+            for slot, body in enumerate(photos):
+                if slot == 20:
+                    os.kill(psutil.Process(pool.pid).children()[0].pid, signal.SIGKILL)
+                yield slot, body
+
+        facts = list(pool.decode(source()))
+    assert sorted(fact.slot for fact in facts if fact.ok) == list(range(40))
+
+
+def test_an_interpreter_that_is_shot_once_costs_nothing(pool_of, photos):
+    with pool_of(40) as pool:
+
+        def source():
+            for slot, body in enumerate(photos):
+                if slot == 20:
+                    os.kill(pool.pid, signal.SIGKILL)
+                yield slot, body
+
+        facts = list(pool.decode(source()))
+    assert sorted(fact.slot for fact in facts if fact.ok) == list(range(40))
+
+
+def test_an_interpreter_that_dies_again_and_again_is_an_error(pool_of, slow_photo):
+    with pool_of(1, timeout_s=60.0) as pool:
+        shot: set[int] = set()
+
+        def shoot():
+            for _ in range(3):
+                pid = wait_until(lambda: pool.pid if pool.pid not in {None, *shot} else None, "it starts again")
+                shot.add(pid)
+                os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=shoot)
+        killer.start()
+        with pytest.raises(
+            DecoderPoolError, match=r"died 3 times in a row \(exit status -9\); .* REFUND_DECODE_WORKERS"
+        ):
+            list(pool.decode([(0, slow_photo)]))
+        killer.join()
+
+
+def test_a_pack_that_is_not_there_or_of_another_size_is_told_at_the_start(pool_of, tmp_path):
+    with pytest.raises(DecoderPoolError, match=r"holds 224 x 224 pixels, the pool was made for \(96, 96\)"):
+        pool_of(1, size=(96, 96)).__enter__()
+    (tmp_path / "pixels.npy").write_bytes(b"no pack")
+    with pytest.raises(DecoderPoolError, match=r"found no \.npy header"):
+        DecoderPool(tmp_path / "pixels.npy", limits=LIMITS, workers=1, memory_bytes=10**9, timeout_s=1).__enter__()
+    (tmp_path / "pixels.npy").unlink()
+    with pytest.raises(StagingMissingError, match=r"pixels\.npy is not there"):
+        DecoderPool(tmp_path / "pixels.npy", limits=LIMITS, workers=1, memory_bytes=10**9, timeout_s=1).__enter__()
+
+
+def test_an_interpreter_that_cannot_start_says_why(pool_of, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    with pytest.raises(DecoderPoolError, match=r"/nonexistent/python could not be started .* No such file"):
+        pool_of(1).__enter__()
+
+
+def test_a_slot_that_the_pack_lacks_is_refused(pool_of, photos):
+    with pool_of(2) as pool, pytest.raises(ValueError, match="slot 2 does not exist, the pack has 2"):
+        list(pool.decode([(2, photos[0])]))
+
+
+def test_a_call_given_up_halfway_does_not_answer_the_next(pool_of, photos):
+    with pool_of(40) as pool:
+        answers = pool.decode(enumerate(photos))
+        next(answers)
+        answers.close()
+        assert [fact.slot for fact in pool.decode([(5, photos[5])])] == [5]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_decoding_processes_know_no_secret(pool_of, photos, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("AIRFLOW_CONN_REFUND_DB", "postgres://hunter2")
+    with pool_of(2) as pool:
+        list(pool.decode([(0, photos[0])]))
+        processes = family(pool.pid)
+        assert len(processes) == 3
+        for process in processes:
+            environ = Path(f"/proc/{process.pid}/environ").read_bytes()
+            assert b"hunter2" not in environ
+            names = {entry.split(b"=")[0].decode() for entry in environ.split(b"\0") if entry}
+            assert names <= {
+                "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS",
+            }  # fmt: skip
+            assert b"hunter2" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+
+
+def test_leaving_ends_every_process(pool_of, photos):
+    with pool_of(2) as pool:
+        list(pool.decode([(0, photos[0])]))
+        processes = family(pool.pid)
+    assert len(processes) == 3
+    assert all(is_gone(process) for process in processes)
+    assert pool.pid is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_parent_that_is_killed_leaves_no_process(tmp_path, slow_photo, number):
+    create_pixels(tmp_path / "pixels.npy", count=1)
+    (tmp_path / "slow.bmp").write_bytes(slow_photo)
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from refund.imaging.pool import DecoderPool
+        from refund.records import ImageLimits
+
+        folder = Path(sys.argv[1])
+        with DecoderPool(
+            folder / "pixels.npy", limits=ImageLimits(), workers=2, memory_bytes=10**9, timeout_s=60
+        ) as pool:
+            assert "numpy" not in sys.modules and "PIL" not in sys.modules
+            print(pool.pid, flush=True)
+            list(pool.decode([(0, (folder / "slow.bmp").read_bytes())]))
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        processes = family(pid)
+        wait_until(lambda: any(child.cpu_times().user > 0.3 for child in processes[1:]), "a child is busy")
+        parent.send_signal(number)
+    assert len(processes) == 3
+    wait_until(lambda: all(is_gone(process) for process in processes), "they are gone")
