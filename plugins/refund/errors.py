@@ -134,6 +134,10 @@ class ModelArtefactError(ConfigurationError):
     """A model file is missing, altered or unreadable, so no prediction by it could be trusted."""
 
 
+class WeightsDownloadError(ConfigurationError):
+    """Keras could not download its weights; give a file, or allow the packaged network."""
+
+
 class LabelMismatchError(ConfigurationError):
     """The network's outputs and its label list differ in number, so every prediction would carry a wrong name."""
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from refund.errors import ConfigurationError, LabelMismatchError, ModelArtefactError
+from refund.errors import ConfigurationError, LabelMismatchError, ModelArtefactError, WeightsDownloadError
 from refund.model import build
-from refund.model.build import WeightsDownloadError, _raise_failure, build_model
+from refund.model.build import _raise_failure, build_model
 from refund.model.labels import load_labels
 from refund.model.load import read_card
 from tests.model.factories import make_labels

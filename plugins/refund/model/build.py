@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -19,7 +18,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from refund.errors import ConfigurationError, LabelMismatchError, ModelArtefactError
+from refund.errors import ConfigurationError, LabelMismatchError, ModelArtefactError, WeightsDownloadError
 from refund.model import fallback
 from refund.model.card import CARD_FILE, ModelCard, check_name
 from refund.model.child import child_environment, module_command
@@ -33,10 +32,6 @@ _CHILD_TIMEOUT_S = 900.0
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WEIGHTS_HELP = "expected Keras weights of MobileNetV2 (alpha 1.0, 224x224, 1,000 classes) in an .h5 file"
 _WEIGHTS_FIX = "correct REFUND_WEIGHTS, or unset it to let Keras download its own"
-
-
-class WeightsDownloadError(ConfigurationError):
-    """Keras could not download its weights, and nothing else was allowed."""
 
 
 def build_model(
@@ -276,7 +271,6 @@ def _publish(work: Path, target: Path) -> None:
     try:
         work.replace(target)  # also takes the place of an empty folder
     except OSError as exc:
-        shutil.rmtree(work, ignore_errors=True)
         msg = f"{target} could not be written: {exc.strerror}; choose another folder"
         raise ConfigurationError(msg) from exc
 

@@ -57,6 +57,7 @@ def decide(
     clipped /= clipped.sum(axis=1, keepdims=True)
     scores = np.clip(clipped @ taxonomy.matrix().astype(np.float64), 0.0, 1.0)
     top = _top_indices(probabilities, min(top_k, len(labels)))
+    categories = taxonomy.categories
     order = np.argsort(-scores, axis=1, kind="stable")
     return [
         _judge(
@@ -69,8 +70,7 @@ def decide(
                 for index in top[row]
             ),
             category_scores=tuple(
-                CategoryScore(category=taxonomy.categories[index], score=float(scores[row, index]))
-                for index in order[row]
+                CategoryScore(category=categories[index], score=float(scores[row, index])) for index in order[row]
             ),
             threshold=threshold,
             declared=declared[row],
