@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from refund.settings import DatabaseAccess, S3Access
+from tests.local.live import LiveStack, start, temporary_home
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -225,3 +226,13 @@ def fallback_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "fallback"
     build_model(folder, weights=None, allow_download=False, allow_fallback=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def live_stack() -> Iterator[LiveStack]:
+    """The one local stack of the test session, on free ports in a home folder of its own; takes half a minute."""
+    from refund.local.ports import Ports
+
+    with temporary_home() as home:
+        ports = Ports(postgres=free_port(), s3=free_port(), airflow=free_port())
+        yield start(home, ports=ports, dags_folder=REPOSITORY / "dags")
