@@ -203,10 +203,11 @@ def read_connection(conn_id: str) -> Connection:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        return Connection.get(conn_id)
+        found: Connection = Connection.get(conn_id)
     except AirflowNotFoundException as exc:
         msg = (
             f"Airflow has no connection {conn_id}; add it under Admin > Connections, or as "
             f"AIRFLOW_CONN_{conn_id.upper()} (docs/operations.md shows both)"
         )
         raise ConfigurationError(msg) from exc
+    return found

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from refund import __version__
 from refund.errors import ConfigurationError, DiskSpaceError, HealthCheckError, RefundError, RetriableRunError
 from refund.night.services import NightRun, Services, Stopwatch
+from refund.store.database import EXPECTED_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def check_health(run: NightRun, services: Services, *, plugin_errors: Mapping[st
             return None
 
     attempt(services.objects.check_bucket)
-    schema_version = attempt(services.database.require_schema)
+    schema_version = attempt(lambda: _schema_version(services))
     model = None
     if schema_version is not None:
         attempt(lambda: _check_clock(services))
@@ -66,12 +67,11 @@ def check_health(run: NightRun, services: Services, *, plugin_errors: Mapping[st
     attempt(lambda: check_disk(services, photos=0))
     for source, message in sorted(plugin_errors.items()):
         faults.append(f"Airflow could not import the plugin {source}: {message}; mend or remove it")
-    if faults:
+    if faults or schema_version is None or model is None or taxonomy_version is None:
         if all(isinstance(fault, RetriableRunError) for fault in faults):
             raise RetriableRunError("; ".join(str(fault) for fault in faults))
         raise HealthCheckError([str(fault) for fault in faults])
 
-    assert schema_version is not None and model is not None and taxonomy_version is not None  # noqa: S101, PT018 -- no faults
     row = services.repository.begin_run(
         run_id=run.run_id,
         run_date=run.run_date,
@@ -96,6 +96,11 @@ def check_disk(services: Services, *, photos: int) -> None:
     needed_bytes = photos * PACK_BYTES_PER_PHOTO + _MIN_FREE_BYTES
     if free_bytes is not None and free_bytes < needed_bytes:  # None: a bucket, which does not fill
         raise DiskSpaceError(path=services.settings.staging_root, free_bytes=free_bytes, needed_bytes=needed_bytes)
+
+
+def _schema_version(services: Services) -> str:
+    services.database.require_schema()
+    return EXPECTED_VERSION
 
 
 def _check_clock(services: Services) -> None:
