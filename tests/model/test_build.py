@@ -68,6 +68,7 @@ def test_what_cannot_be_weights_is_refused_before_tensorflow_starts(
     assert not (tmp_path / "unit").exists()
 
 
+@pytest.mark.slow
 def test_truncated_weights_are_refused_and_nothing_else_is_tried(shared: Path, tmp_path: Path) -> None:
     weights = tmp_path / "half.h5"
     weights.write_bytes((shared / "models" / "mobilenet_v2_standin.h5").read_bytes()[:7_000_000])

@@ -42,6 +42,7 @@ def test_litert_agrees_with_keras(shared: Path, standin_model: Path, keras_runti
     assert np.abs(result - reference).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_keras_takes_no_photos_and_more_than_one_message(keras_runtime: KerasRuntime) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (33, 224, 224, 3), dtype=np.uint8)
     assert keras_runtime.predict(pixels[:0]).shape == (0, 1000)
