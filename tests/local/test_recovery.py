@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -167,22 +168,23 @@ def test_as_root_a_private_folder_stays_private(tmp_path: Path) -> None:
             shutil.rmtree(Path(folder).parent)
 
 
+@pytest.fixture
+def ordinary_user() -> Iterator[str]:
+    subprocess.run(["useradd", "--create-home", ORDINARY_USER], check=True)
+    yield ORDINARY_USER
+    subprocess.run(["userdel", "--remove", ORDINARY_USER], check=True, capture_output=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="making another user needs root")
-def test_as_an_ordinary_user(tmp_path: Path) -> None:
+def test_as_an_ordinary_user(ordinary_user: str) -> None:
     """In a virtual environment that borrows ours, because the interpreter behind ours may lie in a private folder."""
     import pwd
 
     python = shutil.which("python3.11", path="/usr/local/bin:/usr/bin")
     if python is None:
         pytest.skip("no python3.11 in /usr/local/bin or /usr/bin that an ordinary user could run")
-    try:
-        pwd.getpwnam(ORDINARY_USER)
-    except KeyError:
-        subprocess.run(["useradd", "--create-home", ORDINARY_USER], check=True)
-    home = Path(pwd.getpwnam(ORDINARY_USER).pw_dir) / "checkout, with odd näme"
-    shutil.rmtree(home, ignore_errors=True)
-
-    identity = pwd.getpwnam(ORDINARY_USER)
+    home = Path(pwd.getpwnam(ordinary_user).pw_dir) / "checkout, with odd näme"
+    identity = pwd.getpwnam(ordinary_user)
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -198,7 +200,7 @@ def test_as_an_ordinary_user(tmp_path: Path) -> None:
         )
 
     home.mkdir()
-    shutil.chown(home, ORDINARY_USER)
+    shutil.chown(home, ordinary_user)
     assert run(python, "-m", "venv", "--without-pip", str(home / "venv")).returncode == 0
     packages = next((home / "venv" / "lib").glob("python*/site-packages"))
     ours = [Path(pytest.__file__).parents[1], Path(refund.__file__).parents[1]]
@@ -220,7 +222,6 @@ def test_as_an_ordinary_user(tmp_path: Path) -> None:
     outcome = run(interpreter, "-c", call, str(home / ".refund"))
     assert outcome.stdout.splitlines() == [
         "running",
-        f"{{'{ORDINARY_USER}'}}",
+        f"{{'{ordinary_user}'}}",
         f"{len(stack.SERVICES) + 1} stopped",
     ], outcome.stderr[-2000:]
-    shutil.rmtree(home)
