@@ -1,0 +1,237 @@
+"""Runs, standing outcomes, reports, drift, alerts and figures on a real Postgres."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from refund.errors import DatabaseUnavailableError, FatalRunError, QueryError, ReasonCode
+from refund.monitor.drift import compare_shares
+from refund.settings import DatabaseAccess
+from refund.store.database import Database
+from refund.store.migrate import migrate
+from refund.store.repository import Repository
+from tests.conftest import Roles, free_port
+from tests.store.factories import DAY, MODEL, NOON, OTHER_MODEL, Photo, begin, night, register_models, rows
+
+A = Photo(key="incoming/2026-11-21/R1/a.jpg", labels=("dark", "blurry"))
+B = Photo(key="incoming/2026-11-21/R1/b.jpg", category="bags", kind="review", reasons=("low_score",), score=0.3)
+BAD = Photo(key="incoming/2026-11-21/R2/bad.jpg", reason="truncated")
+GONE = Photo(key="incoming/2026-11-21/R2/gone.jpg", reason="vanished")
+
+
+@pytest.fixture
+def roles(empty_database: Roles) -> Roles:
+    migrate(empty_database.owner)
+    register_models(empty_database)
+    return empty_database
+
+
+@pytest.fixture
+def repository(roles: Roles) -> Repository:
+    return Repository(Database(roles.app))
+
+
+def standing(repository: Repository, **over: Any) -> set[UUID]:
+    values: dict[str, Any] = {
+        "model": MODEL, "taxonomy_version": "t1", "threshold": 0.5, "exclude_run_id": "tonight",
+    }  # fmt: skip
+    return repository.standing_outcomes([DAY], **{**values, **over})
+
+
+def ids(*photos: Photo) -> set[UUID]:
+    return {UUID(photo.photo_id) for photo in photos}
+
+
+def test_a_run_begun_again_keeps_what_it_was_begun_with(roles: Roles, repository: Repository) -> None:
+    begin(roles.app, "r1", threshold=0.5)
+    first = repository.require_run("r1")
+    assert (first.state, first.model, first.params["review_threshold"], first.counts) == ("running", MODEL, 0.5, None)
+    assert repository.mark_run_failed("r1", NOON)
+    assert repository.require_run("r1").state == "failed"
+    begin(roles.app, "r1", model=OTHER_MODEL, threshold=0.9, started_at=NOON + timedelta(days=1))
+    assert repository.require_run("r1") == first
+    with pytest.raises(FatalRunError) as caught:
+        begin(roles.app, "r1", run_date=DAY + timedelta(days=1))
+    assert str(caught.value) == (
+        "run 'r1' began as the night of 2026-11-21, now it says 2026-11-22; one run is one night. "
+        "Trigger a new run for 2026-11-22"
+    )
+
+
+def test_a_published_run_stays_published(roles: Roles, repository: Repository) -> None:
+    night(roles.app, "r1", A)
+    begin(roles.app, "r1")
+    assert not repository.mark_run_failed("r1", NOON)
+    assert repository.require_run("r1").published
+    assert repository.published_run(DAY) == repository.get_run("r1")
+    assert repository.published_run(DAY - timedelta(days=1)) is None
+
+
+def test_an_unknown_run_is_none_or_an_error(repository: Repository) -> None:
+    assert repository.get_run("r9") is None
+    with pytest.raises(FatalRunError, match=r"run 'r9' has no row in refund.run; expected that health_check began it"):
+        repository.require_run("r9")
+    with pytest.raises(FatalRunError, match=r"run 'r9' has no row in refund.run"):
+        repository.night_figures("r9")
+
+
+def test_notes_and_stage_seconds_are_kept_once(roles: Roles, repository: Repository) -> None:
+    begin(roles.app, "r1")
+    repository.add_notes("r1", ["b", "a", "b"])
+    repository.add_notes("r1", ["a", "c"])
+    repository.set_stage_seconds("r1", {"fetch": 1.5, "classify": 2})
+    repository.set_stage_seconds("r1", {"classify": 3})
+    repository.finish_run("r1", NOON)
+    row = repository.require_run("r1")
+    assert (row.notes, row.stage_seconds, row.finished_at) == (("b", "a", "c"), {"fetch": 1.5, "classify": 3}, NOON)
+
+
+def test_outcomes_stand_for_the_same_model_taxonomy_and_threshold(roles: Roles, repository: Repository) -> None:
+    night(roles.app, "r1", A, B, BAD, GONE, threshold=0.55)  # 0.55 has no exact real: compared as one
+    assert standing(repository, threshold=0.55) == ids(A, B, BAD)
+    for change in ({"model": OTHER_MODEL}, {"taxonomy_version": "t2"}, {"threshold": 0.56}):
+        assert standing(repository, **{"threshold": 0.55, **change}) == ids(BAD)
+    assert standing(repository, threshold=0.55, exclude_run_id="r1") == set()
+    assert repository.standing_outcomes(
+        [date(2020, 1, 1)], model=MODEL, taxonomy_version="t1", threshold=0.55, exclude_run_id=""
+    ) == set()  # fmt: skip
+
+
+def test_what_a_later_run_superseded_does_not_stand(roles: Roles, repository: Repository) -> None:
+    night(roles.app, "r1", A, BAD)
+    night(roles.app, "r2", replace(A, reason="vanished"), replace(BAD, reason="decode_timeout"))
+    assert standing(repository) == set()
+
+
+@pytest.mark.parametrize("reason", list(ReasonCode))
+def test_only_final_rejections_stand(database: Roles, reason: ReasonCode) -> None:
+    register_models(database)
+    rejected = Photo(key=f"incoming/2026-11-21/x/{reason}.jpg", reason=reason.value)
+    night(database.app, f"run-{reason}", rejected)
+    found = standing(Repository(Database(database.app)))
+    assert (UUID(rejected.photo_id) in found) == reason.is_final
+
+
+def test_reports_are_written_over_and_found_by_run_and_night(roles: Roles, repository: Repository) -> None:
+    night(roles.app, "r1", A)
+    night(roles.app, "b1", A, run_date=DAY - timedelta(days=1))
+    for run_id, day, body in (("r1", DAY, {"v": 1}), ("b1", DAY - timedelta(days=1), {"v": 3}), ("r1", DAY, {"v": 2})):
+        repository.save_report(run_id=run_id, run_date=day, body=body, html_uri="h", csv_uri="c", at=NOON)
+    found = [
+        repository.get_report(), repository.get_report(run_id="b1"), repository.get_report(run_date=DAY),
+    ]  # fmt: skip
+    assert [(row.run_id, row.body) for row in found if row] == [("r1", {"v": 2}), ("b1", {"v": 3}), ("r1", {"v": 2})]
+    assert repository.get_report(run_date=date(2020, 1, 1)) is None
+
+
+def test_drift_is_written_over_by_measure(roles: Roles, repository: Repository) -> None:
+    begin(roles.app, "r1")
+    shifted = compare_shares({"shoes": 300}, [{"bags": 300}], distance_floor=0.1, min_photos=10)
+    for result in (compare_shares({"shoes": 3}, [], distance_floor=0.1, min_photos=10), shifted):
+        repository.save_drift("r1", DAY, result, at=NOON)
+    (row,) = repository.get_drift("r1")
+    assert (row.status, row.distance, row.tonight_photos) == ("drift", pytest.approx(1.0), 300)
+    assert row.details["moves"][0]["category"] in ("shoes", "bags")
+    assert repository.drift_statuses("r1") == {"category_shares": "drift"}
+
+
+def test_an_alert_is_counted_again_only_when_seen_at_another_time(roles: Roles, repository: Repository) -> None:
+    def seen(at: Any) -> int:
+        return repository.raise_alert(
+            rule="drift", dedupe_key="drift/r1", severity="warning", run_id="r1", run_date=DAY, message=f"at {at}",
+            details={"a": 1}, at=at,
+        )  # fmt: skip
+
+    later = NOON + timedelta(hours=1)
+    assert [seen(NOON), seen(NOON), seen(later), seen(later)] == [1, 1, 2, 2]
+    kept = rows(roles.owner, "SELECT first_seen_at, last_seen_at, message FROM refund.alert")
+    assert kept == [(NOON, later, f"at {later}")]
+
+
+def test_the_audit_keeps_who_did_what(roles: Roles, repository: Repository) -> None:
+    repository.audit(actor="ada", action="night.force", subject="r1", details={"why": "test"})
+    assert rows(roles.owner, "SELECT actor, action, subject, details FROM refund.audit") == [
+        ("ada", "night.force", "r1", {"why": "test"})
+    ]
+
+
+def test_the_figures_of_a_night(roles: Roles, repository: Repository) -> None:
+    night(roles.app, "r1", A, BAD)
+    night(roles.app, "r2", B, GONE, unchanged=(A, BAD))
+    figures = repository.night_figures("r2")
+    assert figures.category_counts == {"shoes": 1, "bags": 1}
+    bags = next(category for category in figures.categories if category.category == "bags")
+    assert (bags.auto, bags.review, bags.mean_score) == (0, 1, pytest.approx(0.3))
+    assert (figures.rejections, figures.night_rejections) == ({"vanished": 1}, {"truncated": 1, "vanished": 1})
+    assert [example.key for example in figures.example_rejections] == [BAD.key, GONE.key]
+    assert figures.quality_labels == {"blurry": 1, "dark": 1}
+    assert (figures.mean_confidence, figures.mean_score) == (pytest.approx(0.8), pytest.approx(0.6))
+    assert (figures.review_queue, figures.review_queue_tonight, figures.bytes_read) == (1, 1, 2000)
+    assert figures.reconciliation is not None
+    assert figures.reconciliation.adds_up
+
+
+def test_the_figures_of_a_night_without_photos(roles: Roles, repository: Repository) -> None:
+    night(roles.app, "r1")
+    figures = repository.night_figures("r1")
+    assert (figures.categories, figures.mean_confidence, figures.bytes_read) == ((), None, 0)
+
+
+def test_reference_shares_are_those_of_earlier_nights_of_the_same_model(roles: Roles, repository: Repository) -> None:
+    for back, model in ((3, MODEL), (2, OTHER_MODEL), (1, MODEL), (0, MODEL)):
+        shoes = Photo(key=f"incoming/{back}.jpg")
+        night(
+            roles.app,
+            f"r{9 - back}",
+            shoes,
+            replace(B, key=f"b{back}"),
+            run_date=DAY - timedelta(days=back),
+            model=model,
+        )
+    night(roles.app, "x1", Photo(key="incoming/s.jpg"), run_date=DAY - timedelta(days=5))
+    rows(roles.owner, "UPDATE refund.run SET synthetic = true WHERE run_id = 'x1' RETURNING 1")
+    both = {"shoes": 1, "bags": 1}
+    assert repository.reference_shares(DAY, MODEL, 28) == [both, both]
+    assert repository.reference_shares(DAY, MODEL, 1) == [both]
+    assert repository.reference_shares(DAY - timedelta(days=3), MODEL, 28) == []
+
+
+def analyst(access: DatabaseAccess) -> Repository:
+    return Repository(Database(access))
+
+
+def test_a_typed_query_returns_columns_and_rows(roles: Roles) -> None:
+    select = analyst(roles.analyst).select
+    assert select("SELECT 1 AS a, 'x%s' AS b") == (["a", "b"], [(1, "x%s")])
+    assert len(select("SELECT generate_series(1, 9)", limit=4)[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("SELEC 1", 'Postgres refused the query: syntax error at or near "SELEC"'),
+        ("SELECT * FROM refund.photo", "Postgres refused the query: permission denied for schema refund"),
+        ("SELECT * FROM reporting.nothing", 'Postgres refused the query: relation "reporting.nothing" does not exist'),
+        ("SET timezone = 'UTC'", "expected a query that returns rows, such as SELECT; got \"SET timezone = 'UTC'\""),
+        ("", "Postgres refused the query: can't execute an empty query"),
+    ],
+)
+def test_a_refused_query_says_why(roles: Roles, sql: str, says: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        analyst(roles.analyst).select(sql)
+    assert str(caught.value).startswith(says)
+
+
+def test_even_the_owner_only_reads_through_a_typed_query(roles: Roles) -> None:
+    with pytest.raises(QueryError, match="cannot execute DELETE in a read-only transaction"):
+        analyst(roles.owner).select("DELETE FROM refund.model RETURNING 1")
+
+
+def test_a_dead_server_is_not_the_querys_fault(roles: Roles) -> None:
+    with pytest.raises(DatabaseUnavailableError):
+        analyst(replace(roles.analyst, port=free_port())).select("SELECT 1")
