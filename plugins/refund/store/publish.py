@@ -124,23 +124,34 @@ ON CONFLICT (photo_date, photo_id) DO UPDATE SET
   quality_labels = CASE WHEN known.brightness_ratio IS NULL THEN EXCLUDED.quality_labels ELSE known.quality_labels END
 """
 
-# The version that this run listed is the newest, unless a run that began later has seen another one (a run that
-# failed and was cleared days afterwards lists what lay there then).
-REPLACE_OLDER_VERSIONS = """
-UPDATE refund.photo old SET superseded_by = m.photo_id
-FROM (SELECT * FROM staged_manifest UNION ALL SELECT * FROM staged_unchanged) m, refund.run seen, refund.run this
-WHERE old.photo_date = m.photo_date AND old.photo_date = ANY (%(dates)s::date[]) AND old.key = m.key
-  AND old.bucket = m.bucket AND old.photo_id <> m.photo_id AND old.superseded_by IS NULL
-  AND seen.run_id = old.first_run_id AND this.run_id = %(run_id)s AND seen.started_at <= this.started_at
+# Other versions under a listed key. The listed one is the newest, unless a run that began later has seen the other (a
+# run that failed and was cleared days afterwards lists what lay there then). Looked for before the photos are
+# inserted: of a table that grew within the transaction the planner knows too little (measured: quadratic).
+FIND_RIVALS = """
+CREATE TEMPORARY TABLE staged_rival ON COMMIT DROP AS
+SELECT m.photo_date, m.photo_id, other.photo_id AS rival_id, seen.started_at > this.started_at AS rival_is_newer
+FROM (SELECT * FROM staged_manifest UNION ALL SELECT * FROM staged_unchanged) m
+JOIN refund.photo other ON other.photo_date = m.photo_date AND other.photo_date = ANY (%(dates)s::date[])
+  AND other.key = m.key AND other.bucket = m.bucket AND other.photo_id <> m.photo_id AND other.superseded_by IS NULL
+JOIN refund.run seen ON seen.run_id = other.first_run_id
+JOIN refund.run this ON this.run_id = %(run_id)s
 """
-RANK_LISTED_VERSIONS = """
-UPDATE refund.photo mine SET superseded_by = newer.photo_id
-FROM (SELECT photo_date, photo_id, bucket, key FROM staged_manifest
-      UNION ALL SELECT photo_date, photo_id, bucket, key FROM staged_unchanged) m
-LEFT JOIN refund.photo newer ON newer.photo_date = m.photo_date AND newer.photo_date = ANY (%(dates)s::date[])
-  AND newer.key = m.key AND newer.bucket = m.bucket AND newer.photo_id <> m.photo_id AND newer.superseded_by IS NULL
+REPLACE_OLDER_VERSIONS = """
+UPDATE refund.photo old SET superseded_by = r.photo_id FROM staged_rival r
+WHERE old.photo_date = r.photo_date AND old.photo_date = ANY (%(dates)s::date[]) AND old.photo_id = r.rival_id
+  AND NOT r.rival_is_newer
+"""
+YIELD_TO_NEWER_VERSIONS = """
+UPDATE refund.photo mine SET superseded_by = r.rival_id FROM staged_rival r
+WHERE mine.photo_date = r.photo_date AND mine.photo_date = ANY (%(dates)s::date[]) AND mine.photo_id = r.photo_id
+  AND r.rival_is_newer
+"""
+REVIVE_LISTED_VERSIONS = """
+UPDATE refund.photo mine SET superseded_by = NULL
+FROM (SELECT photo_date, photo_id FROM staged_manifest UNION ALL SELECT photo_date, photo_id FROM staged_unchanged) m
 WHERE mine.photo_date = m.photo_date AND mine.photo_date = ANY (%(dates)s::date[]) AND mine.photo_id = m.photo_id
-  AND mine.superseded_by IS DISTINCT FROM newer.photo_id
+  AND mine.superseded_by IS NOT NULL
+  AND NOT EXISTS (SELECT FROM staged_rival r WHERE r.photo_id = m.photo_id AND r.rival_is_newer)
 """
 
 SUPERSEDE_OUTCOMES = """
@@ -234,8 +245,8 @@ def publish(
         if not dry_run:
             values = {"run_id": run_id, "dates": dates, "threshold": _threshold(run_id, threshold), "at": at}
             for statement in (
-                INSERT_PHOTOS, REPLACE_OLDER_VERSIONS, RANK_LISTED_VERSIONS, SUPERSEDE_OUTCOMES, SUPERSEDE_DECISIONS,
-                INSERT_OUTCOMES, INSERT_PREDICTIONS, INSERT_DECISIONS,
+                FIND_RIVALS, INSERT_PHOTOS, REPLACE_OLDER_VERSIONS, YIELD_TO_NEWER_VERSIONS, REVIVE_LISTED_VERSIONS,
+                SUPERSEDE_OUTCOMES, SUPERSEDE_DECISIONS, INSERT_OUTCOMES, INSERT_PREDICTIONS, INSERT_DECISIONS,
             ):  # fmt: skip
                 cursor.execute(statement, values)
         cursor.execute(
