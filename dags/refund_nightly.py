@@ -64,7 +64,7 @@ def refund_nightly() -> None:
         multiple_outputs=False,
         pool="refund_inference",
         execution_timeout=timedelta(hours=2),
-        map_index_template="{{ task.op_kwargs['shard_uri'] }}",
+        map_index_template="{{ task.op_kwargs['shard_uri'].rpartition('/')[2] }}",
     )
     def validate(shard_uri: str) -> dict[str, str | int]:
         """Download and decode one shard in isolation; quarantine what is rejected."""
@@ -83,7 +83,7 @@ def refund_nightly() -> None:
 
     @task_group
     def shards(shard_uri: str) -> None:
-        classify(validate(shard_uri))
+        classify(validate(shard_uri=shard_uri))  # by name: map_index_template looks into op_kwargs
 
     @task(multiple_outputs=False, trigger_rule="none_failed", outlets=[Asset("refund://decisions")])
     def persist() -> dict[str, int]:

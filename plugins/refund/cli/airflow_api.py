@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +12,8 @@ from refund.errors import AccessDeniedError, RetriableRunError, StackError
 
 if TYPE_CHECKING:
     import httpx
+
+_PATIENCE_S = 60.0  # for the dag-processor to find the DAG, or the scheduler to make a run
 
 
 class AirflowUnavailableError(RetriableRunError):
@@ -49,11 +53,46 @@ class AirflowApi:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def start_night(self, dag_id: str, *, run_date: date, conf: dict[str, Any]) -> str:
-        """Start a run for a date and return its id; unpauses the DAG, without which nothing would run."""
-        self._send("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
+    def start_night(self, dag_id: str, *, run_date: date, conf: dict[str, Any], now: Callable[[], datetime]) -> str:
+        """Start a run for a date and return its id.
+
+        A paused DAG starts nothing, so it is unpaused first. Airflow then at once creates the scheduled run of the last
+        night; where that is the very run asked for, it is taken instead of a second one beside it.
+        """
+        dag = self._await_dag(dag_id)
+        if dag["is_paused"]:
+            due = _time(dag["next_dagrun_run_after"])
+            self._send(
+                "PATCH", f"/api/v2/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": False}
+            )
+            if due is not None and due <= now():
+                run_id = self._await_scheduled(dag_id, run_date)
+                if run_id is not None and not conf:
+                    return run_id
         body = {"logical_date": None, "partition_key": run_date.isoformat(), "conf": conf}
         return str(self._send("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def _await_dag(self, dag_id: str) -> dict[str, Any]:
+        """The DAG; a fresh Airflow takes some seconds to find it."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return self._send("GET", f"/api/v2/dags/{dag_id}")
+            except StackError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
+
+    def _await_scheduled(self, dag_id: str, run_date: date) -> str | None:
+        """The scheduled run that unpausing brings, once the scheduler has made it; None where it is of another date."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            found = self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns", params={"run_type": "scheduled", "limit": 50})
+            for run in found["dag_runs"]:
+                if run["state"] in {"queued", "running"}:
+                    return str(run["dag_run_id"]) if run["partition_key"] == run_date.isoformat() else None
+            time.sleep(0.2)
+        return None
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """queued, running, success or failed."""

@@ -49,7 +49,7 @@ def night(
     local = need_local()
     started = time.monotonic()
     with AirflowApi(local.airflow_url, user=local.airflow_user, password=local.airflow_password) as api:
-        run_id = api.start_night(DAG_ID, run_date=day, conf=conf)
+        run_id = api.start_night(DAG_ID, run_date=day, conf=conf, now=lambda: datetime.now(UTC))
         step(f"{DAG_ID} for {day}: {run_id}")
         if not wait:
             console.print(run_id, highlight=False)
