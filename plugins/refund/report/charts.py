@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_BARS = 12
-_WIDTH_IN, _BAR_IN, _MARGIN_IN = 6.2, 0.34, 0.42  # 446 units wide: legible on a phone, capped by the page elsewhere
+_WIDTH_IN, _BAR_IN, _MARGIN_IN = 6.2, 0.34, 0.5  # 446 units wide: legible on a phone, capped by the page elsewhere
+_LEFT = 0.32  # ratio of the width that the names take
 # Stand-ins that matplotlib can draw with; the page's style sheet holds the colours, for light, dark and paper.
 _COLOURS = {
     "#010101": "var(--ink)",
@@ -56,7 +57,7 @@ def category_chart(categories: Sequence[CategoryRow]) -> str:
         # no machine has glyphs for every label; the browser draws the text, matplotlib only measures it
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure = Figure(figsize=(_WIDTH_IN, height_in))
-        axes = figure.add_axes((0.30, 0.0, 0.56, 1 - _MARGIN_IN / height_in))
+        axes = figure.add_axes((_LEFT, 0.0, 0.90 - _LEFT, 1 - _MARGIN_IN / height_in))
         _draw(axes, bars)
         buffer = io.StringIO()
         figure.savefig(
@@ -102,6 +103,7 @@ def _draw(axes: Axes, bars: Sequence[CategoryRow]) -> None:
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.axis("off")
     positions = list(range(len(bars)))
+    edge = -_LEFT / (0.90 - _LEFT)  # of the figure, as a ratio of the axes: names stand under the page's headings
     text: dict[str, Any] = {"va": "center", "fontsize": 11, "parse_math": False, "clip_on": False}
     axes.barh(positions, [row.auto for row in bars], height=0.62, color=_AUTO)
     axes.barh(positions, [row.review for row in bars], left=[row.auto for row in bars], height=0.62, color=_REVIEW)
@@ -109,16 +111,21 @@ def _draw(axes: Axes, bars: Sequence[CategoryRow]) -> None:
     for position, row in enumerate(bars):
         name = category_label(row.category)
         name = name if len(name) <= 22 else f"{name[:21]}…"
-        axes.text(-0.03 * reach, position, name, ha="right", color=_INK, **text)
+        axes.text(edge, position, name, ha="left", color=_INK, transform=axes.get_yaxis_transform(), **text)
         end = max(row.photos, (row.reference_share or 0.0) * total)
         axes.text(end + 0.03 * reach, position, percent(row.share), ha="left", color=_MUTED, **text)
         if row.reference_share is not None:
             usual = row.reference_share * total
             axes.plot([usual, usual], [position - 0.42, position + 0.42], color=_INK, linewidth=2, clip_on=False)
-    _legend(axes, reach=reach, with_usual=any(row.reference_share is not None for row in bars))
+    _legend(
+        axes,
+        edge=edge,
+        gap=0.12 / (_BAR_IN * len(bars)),
+        with_usual=any(row.reference_share is not None for row in bars),
+    )
 
 
-def _legend(axes: Axes, *, reach: float, with_usual: bool) -> None:
+def _legend(axes: Axes, *, edge: float, gap: float, with_usual: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -130,7 +137,7 @@ def _legend(axes: Axes, *, reach: float, with_usual: bool) -> None:
     axes.legend(
         handles=marks,
         loc="lower left",
-        bbox_to_anchor=(-0.03, 1.0),
+        bbox_to_anchor=(edge, 1.0 + gap),
         ncols=3,
         frameon=False,
         fontsize=10,
@@ -140,6 +147,7 @@ def _legend(axes: Axes, *, reach: float, with_usual: bool) -> None:
         handletextpad=0.5,
         columnspacing=1.4,
         borderaxespad=0.1,
+        borderpad=0.0,
     )
 
 

@@ -51,7 +51,7 @@ def render_html(figures: ReportFigures) -> str:
     """The whole page. A chart that cannot be drawn is left out, with a note in its place; nothing else may fail."""
     context = page_context(figures)
     values = {spec.name: getattr(context, spec.name) for spec in fields(PageContext)}
-    return _environment().get_template("report.html.j2").render(values)
+    return template_environment().get_template("report.html.j2").render(values)
 
 
 def page_context(figures: ReportFigures) -> PageContext:
@@ -126,7 +126,8 @@ def _cards(figures: ReportFigures) -> tuple[Card, ...]:
 
 
 @cache
-def _environment() -> Environment:
+def template_environment() -> Environment:
+    """Jinja2 with escaping on, undefined names refused, and the functions of `labels` as filters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -51,10 +51,11 @@ def _counts(figures: ReportFigures) -> Iterator[str]:
     counts = figures.counts
     yield ""
     yield f"  this run    {count(counts.photos):>9} photos listed"
-    yield (
-        f"              {count(counts.classified):>9} classified   {count(counts.rejected)} rejected   "
-        f"{count(counts.unchanged)} unchanged" + ("" if figures.reconciliation.adds_up else "   DOES NOT ADD UP")
-    )
+    yield f"              {count(counts.classified):>9} classified"
+    yield f"              {count(counts.rejected):>9} rejected"
+    yield f"              {count(counts.unchanged):>9} unchanged since an earlier run"
+    if not figures.reconciliation.adds_up:
+        yield "              THESE COUNTS DO NOT ADD UP"
     yield f"  the night   {count(figures.night_photos):>9} photos, {percent(figures.auto_share)} sorted automatically"
     yield f"  in review   {count(figures.review_queue_count):>9} photos, earlier nights included"
     if figures.late_photos:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from refund.report.csv_table import COLUMNS, render_csv
+from refund.report.figures import ReasonRow, ReportFigures
+from tests.report.factories import empty_night, hostile_night, night
+
+
+def rows(figures: ReportFigures) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(render_csv(figures))))
+
+
+def value(figures: ReportFigures, section: str, name: str, measure: str) -> str:
+    found = [r["value"] for r in rows(figures) if (r["section"], r["name"], r["measure"]) == (section, name, measure)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_one_figure_per_row_under_a_header() -> None:
+    assert render_csv(night()).startswith(",".join(COLUMNS) + "\r\n")
+    assert value(night(), "category", "shoes", "photos") == "520"
+    assert float(value(night(), "category", "shoes", "share")) == pytest.approx(520 / 2430)
+    assert value(night(), "rejection", "truncated", "photos") == "21"
+    assert value(night(), "drift", "category_shares", "status") == "ok"
+    assert value(night(), "reconciliation", "adds_up", "value") == "true"
+    assert value(night(), "stage", "classify", "seconds") == "14.8"
+    assert {(r["run_date"], r["run_id"]) for r in rows(night())} == {("2026-11-21", night().run_id)}
+
+
+@pytest.mark.parametrize("figures", [night(), empty_night(), hostile_night()])
+def test_section_name_and_measure_are_a_key_but_for_examples(figures: ReportFigures) -> None:
+    keys = [(r["section"], r["name"], r["measure"]) for r in rows(figures) if r["measure"] != "example_key"]
+    assert len(keys) == len(set(keys))
+
+
+def test_what_is_unknown_is_empty() -> None:
+    assert value(empty_night(), "night", "auto", "share") == ""
+    assert value(night(reference=0), "drift", "category_shares", "distance") == ""
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", " =", "\r=", "＝", "＋", "－", "＠"])
+def test_no_text_is_a_formula(start: str) -> None:
+    dangerous = f"{start}cmd|' /C calc'!A0"
+    figures = night(
+        rejected={},
+        photos={"a": 5},
+        run_id=dangerous,
+        night_photos=6,
+        rejections=(ReasonRow(reason="corrupt", photos=1, example_keys=(dangerous,)),),
+    )
+    for row in csv.reader(io.StringIO(render_csv(figures))):
+        for cell in row:
+            assert not cell.lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
+    assert [row["value"][0] for row in rows(figures) if row["measure"] == "example_key"] in (["'"], ["\\"])
+
+
+def test_a_night_of_hostile_names_is_still_one_table() -> None:
+    text = render_csv(hostile_night())
+    text.encode("utf-8")
+    assert {len(row) for row in csv.reader(io.StringIO(text))} == {len(COLUMNS)}

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from jinja2 import meta
+
+from refund.report import charts, html
+from refund.report.figures import ReportFigures
+from refund.report.html import CHART_WARNING, PageContext, page_context, render_html, template_environment
+from tests.report.factories import USUAL, empty_night, hostile_night, night
+
+TEMPLATE = Path(html.__file__).parent / "templates" / "report.html.j2"
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects elements, checks that they nest, and gathers what a reader sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += f" {' '.join(data.split())}"
+
+
+NIGHTS = {
+    "normal": night(),
+    "empty": empty_night(),
+    "hostile": hostile_night(),
+    "first": night(reference=0),
+    "drift": night({**USUAL, "shoes": 2600}),
+    "all rejected": night({}, rejected={"corrupt": 4}),
+    "wrong": replace(night(), reconciliation=replace(night().reconciliation, adds_up=False)),
+}
+
+
+def test_the_template_uses_exactly_the_context_and_every_field_has_help() -> None:
+    used = meta.find_undeclared_variables(template_environment().parse(TEMPLATE.read_text()))
+    assert used == {spec.name for spec in fields(PageContext)}
+    assert all(spec.metadata["help"].endswith(".") for spec in fields(PageContext))
+
+
+@pytest.mark.parametrize("name", NIGHTS)
+def test_the_page_asks_nothing_of_anyone_and_runs_nothing(name: str) -> None:
+    page = Page(render_html(NIGHTS[name]))
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {
+        "script",
+        "iframe",
+        "img",
+        "link",
+        "object",
+        "embed",
+        "form",
+        "base",
+        "a",
+        "image",
+        "foreignobject",
+    }
+    for tag, attributes in page.elements:
+        for attribute, value in attributes.items():
+            assert not attribute.startswith("on"), (tag, attribute)
+            assert attribute not in ("src", "srcset", "action", "formaction"), (tag, attribute)
+            if attribute.endswith("href"):
+                assert (value or "").startswith("#"), (tag, value)
+            if not attribute.startswith("xmlns"):
+                assert "url(http" not in (value or "")
+    policy = [attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+    style = re.findall(r"<style>(.*?)</style>", render_html(NIGHTS[name]), flags=re.DOTALL)
+    assert len(style) == 1
+    assert "url(" not in style[0]
+    assert "@import" not in style[0]
+
+
+def test_hostile_names_are_shown_as_text() -> None:
+    rendered = render_html(hostile_night())
+    rendered.encode("utf-8")
+    page = Page(rendered)
+    assert "incoming/2026-11-21/<script>alert(1)</script>/a.jpg" in page.text
+    assert '"onload="x/{{ 7*7 }}.jpg' in page.text
+    assert r"\u202egpj.exe\x00\ud800\n<img src=https://example.com/x>.jpg" in page.text
+    assert "</style><script>alert(4)</script>" in page.text
+    assert "\u202e" not in rendered
+
+
+@pytest.mark.parametrize("name", NIGHTS)
+def test_the_sentence_comes_first(name: str) -> None:
+    page = Page(render_html(NIGHTS[name]))
+    headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
+    assert headings[0] == "h1"
+    assert headings.count("h1") == 1
+    assert page.text.index(page_context(NIGHTS[name]).sentence) < page.text.index("Photos of the night")
+
+
+def test_a_normal_night_shows_all_its_figures() -> None:
+    text = Page(render_html(night())).text
+    for shown in (
+        *("2,462", "88%", "268.4 MB, 12 late", "312 wait in all", "✓ Adds up", "Bags & luggage", "37.0%", "Blurry"),
+        *("Cut off", "upload it again", "As usual", "Read and check", "98 photos per second"),
+        *("mobilenet_v2@1.0.0-float32", "scheduled__2026-11-22T02:00:00+00:00", "2026-11-22 02:04 UTC"),
+        "FROM reporting.daily_categories WHERE run_date = DATE '2026-11-21'",
+    ):
+        assert shown in text, shown
+
+
+def test_a_night_without_photos_has_no_chart_and_no_empty_table() -> None:
+    page = Page(render_html(empty_night()))
+    assert "svg" not in {tag for tag, _ in page.elements}
+    assert "What came back" not in page.text
+    assert "What could not be used" not in page.text
+    assert "No photo waits for a person." in page.text
+
+
+def test_figures_that_do_not_add_up_are_marked() -> None:
+    page = Page(render_html(NIGHTS["wrong"]))
+    assert "Does not add up" in page.text
+    assert "✓ Adds up" not in page.text
+
+
+def test_a_chart_that_fails_is_a_note_and_not_a_failed_report(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: object) -> str:
+        msg = "no fonts"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(charts, "category_chart", fails)
+    page = Page(render_html(night()))
+    assert CHART_WARNING in page.text
+    assert "svg" not in {tag for tag, _ in page.elements}
+    assert "Bags & luggage" in page.text
+    assert "the category chart could not be drawn" in caplog.text
+    assert "no fonts" in caplog.text
+
+
+def test_a_made_up_night_says_so() -> None:
+    assert "made-up night of the demo" in Page(render_html(night(synthetic=True))).text
+    assert "made-up" not in Page(render_html(night())).text
+
+
+@pytest.mark.parametrize("figures", [night(), hostile_night()])
+def test_the_same_figures_give_the_same_bytes(figures: ReportFigures) -> None:
+    assert render_html(figures) == render_html(figures)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from refund.report.figures import ReportFigures
+from refund.report.sentence import summary_sentence
+from refund.report.text import bar, render_text
+from tests.report.factories import USUAL, empty_night, hostile_night, night
+
+NIGHTS = [night(), empty_night(), hostile_night(), night({**USUAL, "shoes": 2600}), night(reference=0)]
+
+
+@pytest.mark.parametrize("figures", NIGHTS)
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_line_is_wider_than_asked(figures: ReportFigures, width: int) -> None:
+    assert max(map(len, render_text(figures, width=width).splitlines())) <= width
+
+
+@pytest.mark.parametrize("figures", NIGHTS)
+def test_it_opens_with_the_sentence_and_holds_no_escape_sequence(figures: ReportFigures) -> None:
+    text = render_text(figures)
+    assert " ".join(text.split()).startswith(summary_sentence(figures))
+    assert text.isprintable() or set(filter(lambda char: not char.isprintable(), text)) == {"\n"}
+
+
+def test_it_shows_counts_categories_rejections_drift_and_stages() -> None:
+    text = render_text(night())
+    for shown in ("2,462 photos listed", "Bags & luggage", "37.0%", "Cut off: The image ends", "is like the 28 nights"):
+        assert shown in text
+    assert "classify 15 s" in text
+    assert "DO NOT ADD UP" not in text
+    wrong = replace(night(), reconciliation=replace(night().reconciliation, adds_up=False))
+    assert "THESE COUNTS DO NOT ADD UP" in render_text(wrong)
+
+
+def test_the_largest_categories_are_shown_and_the_rest_summed() -> None:
+    text = render_text(night({f"category_{n:02}": 100 - n for n in range(14)}), top=10)
+    assert "Category 09" in text
+    assert "Category 10" not in text
+    assert "4 more" in text
+
+
+def test_drift_lists_what_moved() -> None:
+    text = render_text(night({**USUAL, "shoes": 2600}))
+    assert "differs from the 28 nights" in text
+    assert "usually 21.4%" in text
+
+
+def test_bars_have_eighths_and_never_vanish() -> None:
+    assert bar(0.5, 4) == "██  "
+    assert bar(1.0, 4) == "████"
+    assert bar(0.0, 4) == "    "
+    assert bar(0.00001, 4) == "▏   "
+    assert bar(1 / 32 * 3, 4) == "▍   "
