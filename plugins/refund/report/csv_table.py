@@ -18,7 +18,8 @@ def render_csv(figures: ReportFigures) -> str:
 
     ``section`` and ``name`` say what a row is about (``category``, ``shoes``), ``measure`` what is counted
     (``photos``), ``value`` holds the number or text; shares are ratios, 0 to 1, not rounded. A text that a spreadsheet
-    would run as a formula (it starts with ``= + - @`` or their wide forms, spaces before them or not) gets a leading apostrophe; numbers never do.
+    would run as a formula (after any spaces it starts with ``= + - @`` or their wide forms) gets a leading
+    apostrophe; numbers never do.
     """
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\r\n")
