@@ -75,9 +75,12 @@ def _categories(figures: ReportFigures, *, width: int, top: int) -> Iterator[str
     bar_width = width - name_width - 22
     longest = max(share for _, _, share in rows) or 1.0
     for name, photos, share in rows:
-        shortened = name if len(name) <= name_width else f"{name[: name_width - 1]}…"
         drawn = bar(share / longest, bar_width)
-        yield f"  {shortened:<{name_width}}  {drawn} {count(photos):>8} {percent(share, digits=1):>6}"
+        yield f"  {_cut(name, name_width):<{name_width}}  {drawn} {count(photos):>8} {percent(share, digits=1):>6}"
+
+
+def _cut(name: str, width: int) -> str:
+    return name if len(name) <= width else f"{name[: width - 1]}…"
 
 
 def _rejections(figures: ReportFigures, *, width: int) -> Iterator[str]:
@@ -96,7 +99,7 @@ def _drift(figures: ReportFigures, *, width: int) -> Iterator[str]:
     if figures.drift.status is DriftStatus.DRIFT:
         for move in figures.drift.moves[:3]:
             yield (
-                f"  {category_label(move.category):<24} {percent(move.tonight_share, digits=1):>6}, usually "
+                f"  {_cut(category_label(move.category), 20):<20} {percent(move.tonight_share, digits=1):>6}, usually "
                 f"{percent(move.reference_share, digits=1)} ({points(move.change)} points)"
             )
 
