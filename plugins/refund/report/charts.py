@@ -110,7 +110,7 @@ def _draw(axes: Axes, bars: Sequence[CategoryRow]) -> None:
     axes.plot([0, 0], [-0.5, len(bars) - 0.5], color=_LINE, linewidth=1, clip_on=False)
     for position, row in enumerate(bars):
         name = category_label(row.category)
-        name = name if len(name) <= 20 else f"{name[:19]}…"
+        name = name if len(name) <= 22 else f"{name[:21]}…"
         axes.text(edge, position, name, ha="left", color=_INK, transform=axes.get_yaxis_transform(), **text)
         end = max(row.photos, (row.reference_share or 0.0) * total)
         axes.text(end + 0.03 * reach, position, percent(row.share), ha="left", color=_MUTED, **text)
