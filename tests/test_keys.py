@@ -73,3 +73,10 @@ def test_markers_and_declarations_are_no_photos() -> None:
     assert not keys.is_photo("incoming/2026-11-21/")
     assert not keys.is_photo("incoming/2026-11-21/_refunds.csv")
     assert keys.is_photo("incoming/2026-11-21/R-1/notes.txt")  # it will be rejected, not overlooked
+
+
+@given(st.text(min_size=1, max_size=700))
+def test_quarantine_keys_fit_into_s3(key: str) -> None:
+    target = keys.quarantine_key(key, run_date=date(2026, 11, 21), reason="unsupported_format")
+    assert target.startswith("quarantine/2026-11-21/unsupported_format/")
+    assert len(target.encode("utf-8", "surrogatepass")) <= 1024

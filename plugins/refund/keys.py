@@ -14,6 +14,7 @@ from uuid import UUID
 
 UNDATED = date(1970, 1, 1)
 DECLARED_FILE = "_refunds.csv"  # per date folder: refund_id,declared_category as the shop system exports it
+MAX_KEY_BYTES = 1024  # of UTF-8; S3's own limit
 _DATE_FOLDER = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -56,8 +57,11 @@ def date_prefix(prefix: str, day: date) -> str:
 
 
 def quarantine_key(key: str, *, run_date: date, reason: str) -> str:
-    """Where a rejected original is copied to."""
-    return f"quarantine/{run_date.isoformat()}/{reason}/{key}"
+    """Where a rejected original is copied to: below its own key, or its hash where S3's limit would be passed."""
+    folder = f"quarantine/{run_date.isoformat()}/{reason}/"
+    encoded = key.encode("utf-8", "surrogatepass")
+    fits = len(folder) + len(encoded) <= MAX_KEY_BYTES
+    return folder + (key if fits else f"sha256-{sha256(encoded).hexdigest()}")
 
 
 def report_prefix(*, run_date: date, run_id: str) -> str:

@@ -24,7 +24,14 @@ class NightParams:
     )
     prefix: str = field(default="incoming/", metadata={"help": "Where the warehouse drops photos; ends with a slash."})
     model: str = field(default="champion", metadata={"help": "Model to use: an alias or name@version."})
-    batch_size: int = field(default=8, metadata={"help": "Photos per forward pass.", "min": 1, "max": 256})
+    batch_size: int = field(
+        default=8,
+        metadata={
+            "help": "Photos handed to an inference thread at once; results do not depend on it.",
+            "min": 1,
+            "max": 256,
+        },
+    )
     shard_size: int = field(
         default=4000, metadata={"help": "Photos per shard (mapped task).", "min": 1, "max": 100_000}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,11 @@ def test_a_staged_object_that_was_altered_is_noticed(s3_moto: S3Access, tmp_path
     ObjectStore(s3_moto).delete("altered/pack/a")
     with pytest.raises(StagingMissingError, match="altered/pack/a is not there"):
         contents(staging, staging.uri("pack"))
+
+
+def test_what_nobody_touched_for_long_is_removed(staging: Staging) -> None:
+    fill(staging, staging.uri("old run", "pack"), a=b"1")
+    assert staging.remove_stale(datetime.now(UTC) - timedelta(days=1)) == []
+    assert staging.exists(staging.uri("old run", "pack"))
+    assert staging.remove_stale(datetime.now(UTC) + timedelta(days=1)) == ["old run"]
+    assert not staging.exists(staging.uri("old run", "pack"))

@@ -32,7 +32,7 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
         The URIs of page and table, or an empty dict after a dry run, which publishes nothing to report.
     """
     from refund.report.csv_table import render_csv
-    from refund.report.html import render_html
+    from refund.report.page import render_html
 
     watch = Stopwatch()
     row = services.repository.require_run(run.run_id)

@@ -64,6 +64,7 @@ def check_health(run: NightRun, services: Services, *, plugin_errors: Mapping[st
         attempt(lambda: _check_clock(services))
         model = attempt(lambda: _check_model(run, services))
     taxonomy_version = attempt(_taxonomy_version)
+    _clear_stale_staging(services)
     attempt(lambda: check_disk(services, photos=0))
     for source, message in sorted(plugin_errors.items()):
         faults.append(f"Airflow could not import the plugin {source}: {message}; mend or remove it")
@@ -96,6 +97,18 @@ def check_disk(services: Services, *, photos: int) -> None:
     needed_bytes = photos * PACK_BYTES_PER_PHOTO + _MIN_FREE_BYTES
     if free_bytes is not None and free_bytes < needed_bytes:  # None: a bucket, which does not fill
         raise DiskSpaceError(path=services.settings.staging_root, free_bytes=free_bytes, needed_bytes=needed_bytes)
+
+
+def _clear_stale_staging(services: Services) -> None:
+    """Make room; that it cannot be made is only a fault if room is wanting, which the next check says."""
+    before = services.now() - timedelta(days=services.settings.staging_keep_days)
+    try:
+        removed = services.staging.remove_stale(before)
+    except (OSError, RefundError) as exc:
+        log.warning("Could not clear old staging: %s", exc)
+    else:
+        if removed:
+            log.info("Removed from staging, untouched since %s: %s", before, ", ".join(removed))
 
 
 def _schema_version(services: Services) -> str:

@@ -7,6 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError
+from refund.keys import UNDATED
 from refund.store.records import CategoryFigures, NightFigures, ReconciliationRow, RejectionExample
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ SELECT count(*), count(*) FILTER (WHERE run_date = %(run_date)s) FROM reporting.
 """
 
 RUN_SIZE = """
-SELECT COALESCE(sum(p.size_bytes), 0)::bigint, count(*) FILTER (WHERE o.photo_date < %(run_date)s)
+SELECT COALESCE(sum(p.size_bytes), 0)::bigint,
+       count(*) FILTER (WHERE o.photo_date < %(run_date)s AND o.photo_date <> %(undated)s)
 FROM refund.run_photo o
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
 WHERE o.run_id = %(run_id)s AND o.outcome <> 'unchanged'
@@ -102,7 +104,7 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             found: Sequence[tuple[Any, ...]] = cursor.fetchall()
             return found
 
-        values: dict[str, Any] = {"run_id": run_id, "examples": examples}
+        values: dict[str, Any] = {"run_id": run_id, "examples": examples, "undated": UNDATED}
         run = rows(RUN)
         if not run:
             msg = f"run {run_id!r} has no row in refund.run; expected a run that began. See reporting.runs"

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -46,6 +47,7 @@ class _Place(Protocol):
     def exists(self, path: str) -> bool: ...
     def names(self, path: str) -> Sequence[str]: ...
     def remove(self, path: str) -> None: ...
+    def remove_stale(self, before: datetime) -> Sequence[str]: ...
     def free_bytes(self) -> int | None: ...
 
 
@@ -145,6 +147,10 @@ class Staging:
         """Remove a file, or a folder and all below it; that it is not there is no error."""
         self._place.remove(self._path(uri))
 
+    def remove_stale(self, before: datetime) -> Sequence[str]:
+        """Remove what failed runs and killed tasks left at the root and nobody touched since ``before``; its names."""
+        return self._place.remove_stale(before)
+
     def free_bytes(self) -> int | None:
         """Free room, in bytes; None for a bucket, which does not fill."""
         return self._place.free_bytes()
@@ -234,6 +240,13 @@ class _Disk:
         else:
             target.unlink(missing_ok=True)
 
+    def remove_stale(self, before: datetime) -> Sequence[str]:
+        entries = list(self.root.iterdir()) if self.root.is_dir() else []
+        stale = [entry for entry in entries if entry.stat().st_mtime < before.timestamp()]
+        for entry in stale:
+            self.remove(entry.name)
+        return [entry.name for entry in stale]
+
     def free_bytes(self) -> int | None:
         return shutil.disk_usage(_existing(self.root)).free
 
@@ -302,6 +315,15 @@ class _Bucket:
             self.objects.delete(item.key)
         if self.objects.head(self.prefix + path):
             self.objects.delete(self.prefix + path)
+
+    def remove_stale(self, before: datetime) -> Sequence[str]:
+        stale = []
+        for name in self.names(""):
+            items = [*self.objects.list(f"{self.prefix}{name}/")]
+            if items and max(item.last_modified for item in items) < before:
+                self.remove(name)
+                stale.append(name)
+        return stale
 
     def free_bytes(self) -> int | None:
         return None

@@ -357,7 +357,7 @@ COMMENT ON TABLE refund.report IS 'The morning report of a run.';
 COMMENT ON COLUMN refund.report.run_id IS 'The run.';
 COMMENT ON COLUMN refund.report.run_date IS 'Its night.';
 COMMENT ON COLUMN refund.report.body IS 'Every figure of the report.';
-COMMENT ON COLUMN refund.report.html_uri IS 'The page in S3.';
+COMMENT ON COLUMN refund.report.page_uri IS 'The page in S3.';
 COMMENT ON COLUMN refund.report.csv_uri IS 'The table in S3.';
 COMMENT ON COLUMN refund.report.created_at IS 'When it was made.';
 
@@ -604,6 +604,7 @@ SELECT r.run_date, r.run_id, r.photos AS manifest,
        r.photos = count(rp.photo_id)
          AND r.classified = count(rp.photo_id) FILTER (WHERE rp.outcome = 'classified')
          AND r.rejected = count(rp.photo_id) FILTER (WHERE rp.outcome = 'rejected')
+         AND r.unchanged = count(rp.photo_id) FILTER (WHERE rp.outcome = 'unchanged')
          AND r.classified = (SELECT count(*) FROM refund.decision d WHERE d.run_id = r.run_id) AS adds_up
 FROM refund.run r LEFT JOIN refund.run_photo rp USING (run_id)
 WHERE r.state = 'published' GROUP BY r.run_id;

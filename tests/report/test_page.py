@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from jinja2 import meta
 
-from refund.report import charts, html
+from refund.report import charts
 from refund.report.figures import ReportFigures
-from refund.report.html import CHART_WARNING, PageContext, page_context, render_html, template_environment
+from refund.report.page import CHART_WARNING, PageContext, page_context, render_html, template_environment
 from tests.report.factories import USUAL, empty_night, hostile_night, night
 
-TEMPLATE = Path(html.__file__).parent / "templates" / "report.html.j2"
+TEMPLATE = Path(charts.__file__).parent / "templates" / "report.html.j2"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
