@@ -1,0 +1,11 @@
+-- Refunds whose photos contradict each other, or what the customer declared.
+SELECT refund_id,
+       run_date,
+       photos,
+       category,
+       categories,
+       declared_category,
+       needs_review
+FROM reporting.refunds
+WHERE NOT photos_agree OR NOT matches_declared
+ORDER BY run_date DESC, refund_id;
