@@ -13,9 +13,21 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-HEAVY = (
-    "PIL ai_edge_litert boto3 keras matplotlib numpy obstore pandas psycopg2 pyarrow scipy skimage tensorflow"
-).split()
+HEAVY = [
+    "PIL",
+    "ai_edge_litert",
+    "boto3",
+    "keras",
+    "matplotlib",
+    "numpy",
+    "obstore",
+    "pandas",
+    "psycopg2",
+    "pyarrow",
+    "scipy",
+    "skimage",
+    "tensorflow",
+]
 LOAD = """
 import json, sys
 before = set(sys.modules)

@@ -357,7 +357,7 @@ COMMENT ON TABLE refund.report IS 'The morning report of a run.';
 COMMENT ON COLUMN refund.report.run_id IS 'The run.';
 COMMENT ON COLUMN refund.report.run_date IS 'Its night.';
 COMMENT ON COLUMN refund.report.body IS 'Every figure of the report.';
-COMMENT ON COLUMN refund.report.page_uri IS 'The page in S3.';
+COMMENT ON COLUMN refund.report.html_uri IS 'The page in S3.';
 COMMENT ON COLUMN refund.report.csv_uri IS 'The table in S3.';
 COMMENT ON COLUMN refund.report.created_at IS 'When it was made.';
 
