@@ -1,0 +1,128 @@
+"""``python -m benchmarks``: measure what a night costs on this machine, show it, and keep it as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+_ALTERNATIVE_PHOTOS = 64
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; the process's exit status."""
+    given = _parser().parse_args(arguments)
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # one core is one core, also for numpy's products
+        os.environ.setdefault(variable, "1")
+    from benchmarks import results
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    measured, facts = run(
+        photos=given.photos or (48 if given.quick else 500),
+        rounds=given.rounds or (2 if given.quick else 5),
+        quick=given.quick,
+        model=given.model,
+        console=console,
+    )
+    results.show(console, measured=measured, facts=facts)
+    results.write_json(given.output, measured=measured, facts=facts)
+    console.print(f"load average {facts['load_before']} before, {facts['load_after']} after; kept in {given.output}")
+    return 0
+
+
+def run(*, photos: int, rounds: int, quick: bool, model: Path | None, console: Console) -> tuple[Any, dict[str, Any]]:
+    """Prepare, measure, clean up; returns the measurements by name and what they are of."""
+    from benchmarks import contenders
+    from benchmarks.arena import SHARED, find_photographs, open_arena
+    from benchmarks.keras_alone import keras_alone
+    from benchmarks.measure import interleave
+    from benchmarks.results import with_sums
+    from refund.model.load import load_model
+
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refund-bench-")))
+        photographs, source = find_photographs(scratch / "samples")
+        weights = _weights(SHARED)
+        if model is None:
+            model = scratch / "model"
+            _build(model, weights, console)
+        arena = stack.enter_context(
+            open_arena(photographs=photographs, photos=photos, model_folder=model, progress=console.print)
+        )
+        one = stack.enter_context(load_model(model))
+        pixels = contenders.decoded_pixels(arena)
+        entered = [
+            contenders.night(arena),
+            contenders.night_of_one(arena),
+            *contenders.floor(arena, one, pixels),
+            contenders.downloads(arena),
+            *contenders.decoding(arena),
+            contenders.full_decode(arena),
+            *contenders.inference(arena, pixels, stack),
+        ]
+        if not quick and importlib.util.find_spec("keras") and importlib.util.find_spec("tensorflow"):
+            entered.append(
+                stack.enter_context(
+                    keras_alone(
+                        weights=weights, folder=scratch / "alternative", bodies=arena.bodies[:_ALTERNATIVE_PHOTOS]
+                    )
+                )
+            )
+        load_before = _load()
+        measured = with_sums(interleave(entered, rounds=rounds, progress=console.print))
+        facts = {
+            "photos": photos,
+            "rounds_run": rounds,
+            "photographs": source,
+            "model": one.card.key,
+            "load_before": load_before,
+            "load_after": _load(),
+        }
+    return measured, facts
+
+
+def _build(target: Path, weights: Path | None, console: Console) -> None:
+    from refund.model.build import build_model
+
+    console.print("building the model (20 s; --model FOLDER takes one that is built)")
+    build_model(target, weights=weights, allow_fallback=True, progress=console.print)
+
+
+def _weights(shared: Path) -> Path | None:
+    """``REFUND_WEIGHTS`` where it is a file here, else the weights beside the checkout, else none."""
+    named = [Path(text) for text in (os.environ.get("REFUND_WEIGHTS"),) if text]
+    return next((path for path in (*named, *sorted((shared / "models").glob("*.h5"))) if path.is_file()), None)
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from benchmarks.results import RESULTS_FILE
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--photos", type=_count, help="photos per round (default 500, with --quick 48)")
+    parser.add_argument("--rounds", type=_count, help="rounds (default 5, with --quick 2)")
+    parser.add_argument("--quick", action="store_true", help="few photos, two rounds, without TensorFlow's alternative")
+    parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one)")
+    parser.add_argument("--output", type=Path, default=RESULTS_FILE, help="JSON file to write")
+    return parser
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")  # noqa: EM102  (argparse prints it)
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
