@@ -160,7 +160,10 @@ def decoding(arena: Arena) -> list[Contender]:
     def in_process() -> None:
         pack = open_pixels(path, mode="r+")
         for slot, body in enumerate(arena.bodies):
-            _, photo = examine_photo(slot, body, limits=limits)
+            facts, photo = examine_photo(slot, body, limits=limits)
+            if photo is None:
+                msg = f"a photo of the benchmark is rejected: {facts.detail}"
+                raise RuntimeError(msg)
             pack[slot] = photo
 
     def pooled(workers: int) -> Contender:
