@@ -100,7 +100,7 @@ def test_the_table_names_every_task_in_the_nights_order() -> None:
         (("success", "success"), ["2/2", "success", "4.0"]),
         (("success", "running"), ["1/2", "running", "4.0"]),
         (("running", "failed"), ["0/2", "failed", "4.0"]),
-        (("success", None), ["1/2", "success", "4.0"]),
+        (("success", None), ["1/2", "waiting", "4.0"]),
     ],
 )
 def test_mapped_tasks_are_counted_together(states: tuple[str | None, ...], expected: list[str]) -> None:

@@ -29,6 +29,7 @@ _ORDER = (
     "generate_report",
     "alert_on_drift",
 )
+_TELLING = ("failed", "upstream_failed", "running")  # of mapped tasks in several states, the first of these is shown
 _MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "running": "[cyan]▸[/]", "upstream_failed": "[red]–[/]"}
 
 
@@ -107,7 +108,8 @@ def task_table(rows: list[TaskRow], *, now: datetime) -> Table:
     for task_id in _ORDER:
         mine = [row for row in rows if row.task_id == task_id]
         states = [row.state or "waiting" for row in mine] or ["waiting"]
-        shown = states[0] if len(set(states)) == 1 else next(s for s in ("failed", "running", *states) if s in states)
+        telling = [*_TELLING, *(state for state in states if state != "success"), "success"]
+        shown = next(state for state in telling if state in states)
         count = f" {states.count('success')}/{len(mine)}" if len(mine) > 1 else ""
         seconds = sum(row.seconds(now) for row in mine)
         table.add_row(_MARKS.get(shown, "[dim]·[/]"), task_id + count, shown, f"{seconds:.1f}" if seconds else "")
