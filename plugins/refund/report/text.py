@@ -109,7 +109,7 @@ def drift_text(figures: ReportFigures) -> str:
     drift = figures.drift
     nights = "night" if drift.reference_nights == 1 else "nights"
     if drift.status is DriftStatus.NO_REFERENCE:
-        return "nothing to compare with yet, this is the first night with photos."
+        return "nothing to compare with: no earlier night with photos by this model."
     if drift.status is DriftStatus.INSUFFICIENT_DATA:
         return (
             f"too few photos to tell ({count(drift.tonight_photos)} tonight, {count(drift.reference_photos)} in the "
