@@ -167,3 +167,16 @@ class OutcomeCounts:
                 f"{self.unchanged} unchanged"
             )
             raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """Whether every photo of a run's manifest has one outcome: the columns of ``reporting.reconciliation``."""
+
+    manifest: int
+    outcomes: int
+    classified: int
+    rejected: int
+    unchanged: int
+    decisions: int
+    adds_up: bool

@@ -8,12 +8,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from refund.monitor.drift import DriftResult, compare_shares
-from refund.records import OutcomeCounts
+from refund.records import OutcomeCounts, Reconciliation
 from refund.report.figures import (
     CategoryRow,
     QualityRow,
     ReasonRow,
-    Reconciliation,
     ReportFigures,
     StageSeconds,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,7 +108,7 @@ def report_figures(
             for reason, photos in night.night_rejections.items()
         ),
         review_queue_count=night.review_queue,
-        reconciliation=figures.Reconciliation(**asdict(sums)),
+        reconciliation=sums,
         drift=drift,
         quality=tuple(figures.QualityRow(label=label, photos=photos) for label, photos in night.quality_labels.items()),
         stage_seconds=tuple(

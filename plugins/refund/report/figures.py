@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Self
 
 from refund.monitor.drift import CategoryMove, DriftResult, DriftStatus
-from refund.records import OutcomeCounts
+from refund.records import OutcomeCounts, Reconciliation
 from refund.report.labels import visible
 
 SCHEMA_VERSION = 1
@@ -57,19 +57,6 @@ class StageSeconds:
 
     stage: str
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciliation:
-    """The row of ``reporting.reconciliation`` for the run."""
-
-    manifest: int
-    outcomes: int
-    classified: int
-    rejected: int
-    unchanged: int
-    decisions: int
-    adds_up: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError
 from refund.keys import UNDATED
-from refund.store.records import CategoryFigures, NightFigures, ReconciliationRow, RejectionExample
+from refund.records import Reconciliation
+from refund.store.records import CategoryFigures, NightFigures, RejectionExample
 
 if TYPE_CHECKING:
     from refund.store.database import Database
@@ -139,7 +140,7 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             review_queue_tonight=queue[1],
             bytes_read=bytes_read,
             late_photos=late_photos,
-            reconciliation=ReconciliationRow(**dict(zip(ReconciliationRow.__dataclass_fields__, row, strict=True)))
+            reconciliation=Reconciliation(**dict(zip(Reconciliation.__dataclass_fields__, row, strict=True)))
             if (row := next(iter(reconciliation), None))
             else None,
             stage_seconds=stage_seconds,

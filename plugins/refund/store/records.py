@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from refund.records import OutcomeCounts
+from refund.records import OutcomeCounts, Reconciliation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +98,6 @@ class RejectionExample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReconciliationRow:
-    """One row of ``reporting.reconciliation``."""
-
-    manifest: int
-    outcomes: int
-    classified: int
-    rejected: int
-    unchanged: int
-    decisions: int
-    adds_up: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NightFigures:
     """What the database counts for one run and its night; outcome counts are in the run's row itself."""
 
@@ -126,7 +113,7 @@ class NightFigures:
     review_queue_tonight: int  # of these, the night's
     bytes_read: int  # of the run's photos that were not unchanged
     late_photos: int  # of these, those whose photo date lies before the run date
-    reconciliation: ReconciliationRow | None  # None before the run is published
+    reconciliation: Reconciliation | None  # None before the run is published
     stage_seconds: dict[str, float]
 
     @property
