@@ -113,6 +113,10 @@ AUDIT = """
 INSERT INTO refund.audit (actor, action, subject, details) VALUES (%(actor)s, %(action)s, %(subject)s, %(details)s)
 """
 
+# Faults of a query that the driver files under those of the connection: object not in prerequisite state (to write into
+# a view that takes no rows), statement too complex, too many columns, too many arguments.
+_STATES_OF_THE_QUERY = frozenset({"55000", "54001", "54011", "54023"})
+
 FINAL_REASONS = [reason.value for reason in ReasonCode if reason.is_final]
 
 
@@ -319,9 +323,9 @@ class Repository:
         with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
             try:
                 cursor.execute(sql)
-            except psycopg2.OperationalError:
-                raise  # the connection, not the query
             except psycopg2.Error as exc:
+                if isinstance(exc, psycopg2.OperationalError) and exc.pgcode not in _STATES_OF_THE_QUERY:
+                    raise  # the connection, not the query
                 msg = f"Postgres refused the query: {str(exc).strip()}"
                 raise QueryError(msg) from exc
             if cursor.description is None:
