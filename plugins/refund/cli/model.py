@@ -35,7 +35,7 @@ def list_models(as_json: AsJson = False) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("model", "alias", "precision", "registered", "by", "state"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a key that is cut off cannot be typed
     for row in rows:
         table.add_row(
             row.model,
