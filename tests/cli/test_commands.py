@@ -73,17 +73,17 @@ class TestUpload:
     def test_keys_that_the_store_refuses_are_named_and_cost_no_other_photo(
         self, driver: Driver, tmp_path: Path
     ) -> None:
-        for name in ("100%.jpg", "a.jpg", "l" * 251 + ".jpg", "z.jpg"):
+        for name in ("100%25.jpg", "a.jpg", "l" * 251 + ".jpg", "z.jpg"):
             (tmp_path / name).write_bytes(b"photo")
         answer = driver.refund("upload", tmp_path, "--date", PHOTO_DATE, "--refund-id", "R-3", "--json", code=1)
         assert (answer.json["uploaded"], answer.json["skipped"]) == (2, 0)
         refused = {Path(item["path"]).name: item for item in answer.json["refused"]}
-        assert set(refused) == {"100%.jpg", "l" * 251 + ".jpg"}
-        assert refused["100%.jpg"]["key"] == f"incoming/{PHOTO_DATE}/R-3/100%.jpg"
-        assert all("refused" in item["error"] or "answered" in item["error"] for item in refused.values())
+        assert set(refused) == {"100%25.jpg", "l" * 251 + ".jpg"}
+        assert refused["100%25.jpg"]["key"] == f"incoming/{PHOTO_DATE}/R-3/100%25.jpg"
+        assert all("to write" in item["error"] or "did not write" in item["error"] for item in refused.values())
         text = driver.refund("upload", tmp_path, "--date", PHOTO_DATE, "--refund-id", "R-3", code=1).out
         assert "0 uploaded, 2 already there, 2 refused" in text
-        assert f"refused {tmp_path / '100%.jpg'}" in "".join(text.split("\n"))
+        assert f"refused {tmp_path / '100%25.jpg'}" in text
 
     def test_a_malformed_date_is_refused(self, driver: Driver, tmp_path: Path) -> None:
         answer = driver.refund("upload", tmp_path, "--date", "2026-02-30", code=3)
@@ -146,9 +146,7 @@ class TestClassify:
         assert answer.json == expected
         said = " ".join(answer.err.split())
         assert "The registry does not answer" in said
-        assert f"using the copy in {home / 'cache' / driver.model}" in "".join(answer.err.split("\n")).replace(
-            "  ", " "
-        )
+        assert f"using the copy in {home / 'cache' / driver.model}" in said
 
 
 class TestModel:
@@ -190,8 +188,8 @@ class TestSql:
         [
             ("SELECT * FROM refund.photo", "permission denied for schema refund"),
             ("INSERT INTO reporting.photos (key) VALUES ('x')", "cannot insert into view"),
-            ("CREATE TABLE reporting.mine (n int)", "permission denied for schema reporting"),
-            ("CREATE TEMPORARY TABLE mine (n int)", "permission denied"),
+            ("DELETE FROM reporting.runs", "permission denied for view runs"),
+            ("CREATE TABLE reporting.mine (n int)", "cannot execute CREATE TABLE in a read-only transaction"),
             ("SELECT no_such_column FROM reporting.photos", 'column "no_such_column" does not exist'),
             ("SELECT", None),
             ("not sql", "syntax error"),

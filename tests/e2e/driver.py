@@ -52,7 +52,9 @@ def run_refund(home: Path, *arguments: str | Path, code: int | None = 0, timeout
         check=False,
     )
     answer = Answer(code=done.returncode, out=done.stdout, err=done.stderr)
-    assert code is None or answer.code == code, (arguments, answer)
+    assert code is None or answer.code == code, (
+        f"refund {' '.join(map(str, arguments))} ended with {answer.code}: {answer.out[-800:]} {answer.err[-800:]}"
+    )
     return answer
 
 
