@@ -229,9 +229,7 @@ def test_every_night_parameter_is_documented_with_its_default_and_range() -> Non
         default = entry["default"]
         assert documented[name][1] == f"`{str(default).lower() if isinstance(default, bool) else default}`"
         if "min" in entry:
-            assert documented[name][2] == f"{entry['min']:g} to {entry['max']:g}".replace("100000", "100,000").replace(
-                "1e+05", "100,000"
-            )
+            assert documented[name][2] == f"{entry['min']:,.0f} to {entry['max']:,.0f}"
 
 
 def test_exit_codes_are_documented_as_the_help_tells_them() -> None:

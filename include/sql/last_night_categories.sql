@@ -1,4 +1,4 @@
--- Last night's categories: photos, share, and how many of them the machine decided alone.
+/* Last night's categories: photos, share, and how many of them the machine decided alone. */
 SELECT d.category,
        d.photos,
        round((100 * d.share)::numeric, 1) AS share_percent,

@@ -1,4 +1,4 @@
--- Whether every photo of a night has exactly one outcome: manifest = classified + rejected + unchanged. Expect true throughout.
+/* Whether every photo of a night has exactly one outcome: manifest = classified + rejected + unchanged. Expect true throughout. */
 SELECT run_date,
        run_id,
        manifest,

@@ -1,4 +1,4 @@
--- Refunds whose photos contradict each other, or what the customer declared.
+/* Refunds whose photos contradict each other, or what the customer declared. */
 SELECT refund_id,
        run_date,
        photos,

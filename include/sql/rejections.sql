@@ -1,4 +1,4 @@
--- Last night's rejected photos: which, why, and where the original was copied to.
+/* Last night's rejected photos: which, why, and where the original was copied to. */
 SELECT r.reason,
        r.refund_id,
        r.key,

@@ -1,4 +1,4 @@
--- Photos that wait for a person, the most doubtful first.
+/* Photos that wait for a person, the most doubtful first. */
 SELECT run_date,
        refund_id,
        key,
