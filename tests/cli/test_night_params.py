@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from refund.cli.airflow_api import TaskRow
-from refund.cli.night import read_params, task_table
+from refund.cli.night import first_failure, read_params, task_table
 from refund.errors import SettingsError
 from tests.e2e.driver import run_refund
 
@@ -106,3 +106,17 @@ def test_the_table_names_every_task_in_the_nights_order() -> None:
 def test_mapped_tasks_are_counted_together(states: tuple[str | None, ...], expected: list[str]) -> None:
     rows = [row("shards.validate", state, map_index=number, seconds=2.0) for number, state in enumerate(states)]
     assert shown(rows)["shards.validate"] == expected
+
+
+def test_the_first_failure_is_the_cause_not_the_task_that_reports_it() -> None:
+    """Airflow lists mapped tasks after the others, so the last task of the night would come first."""
+    rows = [
+        row("health_check", "success", seconds=30),
+        row("alert_on_drift", "failed", seconds=1),
+        row("shards.classify", "failed", map_index=2, seconds=9),
+        row("shards.classify", "failed", map_index=0, seconds=5),
+    ]
+    found = first_failure(rows)
+    assert found is not None
+    assert (found.task_id, found.map_index) == ("shards.classify", 2)
+    assert first_failure(rows[:1]) is None

@@ -63,15 +63,11 @@ def night(
                 live.update(task_table(rows, now=datetime.now(UTC)))
                 time.sleep(0.5)
             live.update(task_table(api.task_rows(DAG_ID, run_id), now=datetime.now(UTC)))
-        failures = [row for row in api.task_rows(DAG_ID, run_id) if row.state == "failed"]
-        first_log = api.last_error(DAG_ID, run_id, failures[0]) if failures else None
+        failure = first_failure(api.task_rows(DAG_ID, run_id))
+        first_log = api.last_error(DAG_ID, run_id, failure) if failure else None
     last_run = _last_run(run_id, run_date=day.isoformat(), state=state, seconds=round(time.monotonic() - started, 1))
     stack_paths().last_run.write_text(json.dumps(last_run, indent=1), encoding="utf-8")
-    console.print(
-        f"{state}: {last_run['photos']} photos, {last_run['classified']} classified, {last_run['rejected']} rejected, "
-        f"{last_run['unchanged']} unchanged, {last_run['seconds']} s",
-        highlight=False,
-    )
+    console.print(f"{state}: {_counts(last_run)}, {last_run['seconds']} s", highlight=False)
     if last_run["report"]:
         console.print(f"Report {last_run['report']}", highlight=False, markup=False, soft_wrap=True)
     if state != "success":
@@ -100,6 +96,12 @@ def read_params(texts: list[str]) -> dict[str, Any]:
     return {name: getattr(checked, name) for name in values}
 
 
+def first_failure(rows: list[TaskRow]) -> TaskRow | None:
+    """The failed task that started first: the last task of the night fails too, because of it."""
+    failures = [row for row in rows if row.state == "failed"]
+    return min(failures, key=lambda row: row.started_at or datetime.max.replace(tzinfo=UTC), default=None)
+
+
 def task_table(rows: list[TaskRow], *, now: datetime) -> Table:
     """The tasks of a run, in the night's order, mapped ones counted together."""
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -114,6 +116,12 @@ def task_table(rows: list[TaskRow], *, now: datetime) -> Table:
         seconds = sum(row.seconds(now) for row in mine)
         table.add_row(_MARKS.get(shown, "[dim]·[/]"), task_id + count, shown, f"{seconds:.1f}" if seconds else "")
     return table
+
+
+def _counts(last_run: dict[str, Any]) -> str:
+    if last_run["photos"] is None:
+        return "nothing was published"
+    return ", ".join(f"{last_run[name]} {name}" for name in ("photos", "classified", "rejected", "unchanged"))
 
 
 def _last_run(run_id: str, *, run_date: str, state: str, seconds: float) -> dict[str, Any]:
