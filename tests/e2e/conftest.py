@@ -20,11 +20,12 @@ from tests.imaging.test_odd_files import VERDICTS
 from tests.local.live import LiveStack
 
 SHARED_IMAGES = REPOSITORY.parent / "shared" / "images"
-TODAY = datetime.now(UTC).date()  # once: a session that passes midnight goes on with the date it began with
+# The day on which the schedule fired last (02:00), read once: a session may pass midnight.
+TODAY = (datetime.now(UTC) - timedelta(hours=2)).date()
 
 
 def day(ago: int) -> str:
-    """The date so many days before today."""
+    """The date so many days before the schedule fired last."""
     return (TODAY - timedelta(days=ago)).isoformat()
 
 
@@ -87,7 +88,14 @@ def rows_after_first(driver: Driver, first_night: Night) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def second_night(driver: Driver, rows_after_first: dict[str, str]) -> Night:
+def runs_after_first(driver: Driver, first_night: Night) -> list[dict[str, Any]]:
+    """Every run that Airflow had after the first night."""
+    runs: list[dict[str, Any]] = driver.api("GET", f"{DAG}/dagRuns")["dag_runs"]
+    return runs
+
+
+@pytest.fixture(scope="session")
+def second_night(driver: Driver, rows_after_first: dict[str, str], runs_after_first: list[dict[str, Any]]) -> Night:
     """The same date again."""
     return driver.night(YESTERDAY)
 

@@ -63,6 +63,7 @@ def test_the_counts_of_every_night_add_up(late_night: Night, driver: Driver) -> 
 def test_an_unknown_model_fails_the_night_at_once_and_in_words(unknown_model_night: Night, driver: Driver) -> None:
     assert unknown_model_night.last_run["state"] == "failed"
     assert unknown_model_night.last_run["photos"] is None
+    assert unknown_model_night.answer.out.startswith("failed: nothing was published, ")
     out = " ".join(unknown_model_night.answer.out.split())
     assert "health_check: HealthCheckError: the night cannot start, 1 fault found: 1. no model is registered as " in out
     assert "'nosuch@1'; build one with: refund model build (see: refund model list)" in out
