@@ -89,7 +89,7 @@ class Driver:
     def night(self, date: str, *params: str, code: int = 0) -> Night:
         """Run the night of a date to its end and read ``last_run.json``."""
         options = [text for param in params for text in ("--param", param)]
-        answer = self.refund("night", "--date", date, "--wait", *options, code=code)
+        answer = self.refund("night", "--date", date, "--wait", *options, code=code, timeout_s=300)
         return Night(answer=answer, last_run=json.loads((self.home / "last_run.json").read_text()))
 
     def sql(self, statement: str, values: Sequence[Any] = (), *, role: DatabaseAccess | None = None) -> list[Any]:

@@ -41,7 +41,7 @@ def test_the_first_night_succeeds_and_says_so_to_a_machine(
     assert (last_run["state"], last_run["run_date"], last_run["model"]) == ("success", YESTERDAY, driver.model)
     assert (last_run["photos"], last_run["classified"], last_run["rejected"]) == expected_counts(verdicts)
     assert last_run["unchanged"] == 0
-    assert 0 < last_run["seconds"] < 120
+    assert last_run["seconds"] > 0
 
 
 def test_and_to_a_person(first_night: Night) -> None:
