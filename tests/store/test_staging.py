@@ -12,7 +12,7 @@ import pytest
 from refund.errors import DiskSpaceError, SettingsError, StagingCorruptError, StagingMissingError
 from refund.settings import S3Access
 from refund.store.objects import ObjectStore
-from refund.store.staging import Staging
+from refund.store.staging import RUNS_FOLDER, Staging
 
 
 @pytest.fixture(params=["disk", "bucket"])
@@ -89,7 +89,7 @@ def test_what_is_missing_says_where_to_clear(staging: Staging) -> None:
 
 @pytest.mark.parametrize("parts", [(), ("..",), ("a", "..", "b"), ("",), ("a", "")])
 def test_nothing_outside_the_root_is_named(tmp_path: Path, parts: tuple[str, ...]) -> None:
-    with pytest.raises(SettingsError, match="does not name a file or folder below the staging root"):
+    with pytest.raises(SettingsError, match="does not name a file or folder in the staging folder"):
         Staging(tmp_path.as_uri()).uri(*parts)
 
 
@@ -109,7 +109,7 @@ def test_a_full_disk_says_how_much_is_needed(tmp_path: Path) -> None:
 
     with pytest.raises(DiskSpaceError, match=r"MB free, the run needs .*point REFUND_STAGING_ROOT at a larger disk"):
         fill_up()
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / RUNS_FOLDER).iterdir()) == []
 
 
 def test_a_root_that_cannot_be_a_folder_says_so(tmp_path: Path) -> None:
@@ -127,14 +127,14 @@ def test_free_bytes_are_the_disks_even_before_the_root_exists(tmp_path: Path, s3
 def test_a_staged_object_that_was_altered_is_noticed(s3_moto: S3Access, tmp_path: Path) -> None:
     staging = Staging(f"s3://{s3_moto.bucket}/altered", s3=s3_moto)
     fill(staging, staging.uri("pack"), a=b"123")
-    ObjectStore(s3_moto).put("altered/pack/a", b"1")
+    ObjectStore(s3_moto).put("altered/refund-runs/pack/a", b"1")
     with pytest.raises(StagingCorruptError) as caught:
         contents(staging, staging.uri("pack"))
     assert str(caught.value) == (
-        f"s3://{s3_moto.bucket}/altered/pack/a has 1 bytes, its writer wrote 3; clear the run from the task fetch on"
+        f"s3://{s3_moto.bucket}/altered/refund-runs/pack/a has 1 bytes, its writer wrote 3; clear the run from the task fetch on"
     )
-    ObjectStore(s3_moto).delete("altered/pack/a")
-    with pytest.raises(StagingMissingError, match="altered/pack/a is not there"):
+    ObjectStore(s3_moto).delete("altered/refund-runs/pack/a")
+    with pytest.raises(StagingMissingError, match="altered/refund-runs/pack/a is not there"):
         contents(staging, staging.uri("pack"))
 
 
@@ -144,3 +144,27 @@ def test_what_nobody_touched_for_long_is_removed(staging: Staging) -> None:
     assert staging.exists(staging.uri("old run", "pack"))
     assert staging.remove_stale(datetime.now(UTC) + timedelta(days=1)) == ["old run"]
     assert not staging.exists(staging.uri("old run", "pack"))
+
+
+def test_on_a_disk_only_our_own_folder_is_cleared(tmp_path: Path) -> None:
+    staging = Staging(tmp_path.as_uri())
+    with staging.writable_folder(staging.uri("old run")) as temporary:
+        assert temporary.parent == tmp_path / RUNS_FOLDER
+    (tmp_path / "thesis.txt").write_bytes(b"mine")
+    (tmp_path / "photos").mkdir()
+    assert staging.remove_stale(datetime.now(UTC) + timedelta(days=1)) == ["old run"]
+    assert {path.name for path in tmp_path.iterdir()} == {RUNS_FOLDER, "photos", "thesis.txt"}
+
+
+@pytest.mark.parametrize("prefix", ["", "shared/"])
+def test_in_a_bucket_only_our_own_folder_is_cleared(s3_moto: S3Access, prefix: str) -> None:
+    staging = Staging(f"s3://{s3_moto.bucket}/{prefix}", s3=s3_moto)
+    objects = ObjectStore(s3_moto)
+    foreign = [f"{prefix}incoming/2026-11-21/R1/a.jpg", f"{prefix}thesis.txt"]
+    for key in foreign:
+        objects.put(key, b"1")
+    fill(staging, staging.uri("old run"), a=b"1")
+    assert list(objects.list(f"{prefix}{RUNS_FOLDER}/old run/"))
+    assert staging.remove_stale(datetime.now(UTC) + timedelta(days=1)) == ["old run"]
+    assert all(objects.head(key) for key in foreign)
+    assert not list(objects.list(f"{prefix}{RUNS_FOLDER}/"))

@@ -2,6 +2,9 @@
 
 Whatever is written appears whole or not at all. A folder on disk is filled under a temporary name and renamed; in a
 bucket, which has no rename, its list of files is written last and a folder without the list does not exist.
+
+All of it, temporary folders included, lies in one folder of our own below the configured root: whatever else is there,
+beside it or in the bucket, is never listed or removed.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from refund.settings import S3Access
     from refund.store.objects import ObjectStore
 
+RUNS_FOLDER = "refund-runs"  # below the configured root; nothing outside of it is ours to remove
 _TEMPORARY = ".tmp-"
 _FILES = ".files.json"  # in a bucket: names and sizes of a folder's files
 
@@ -52,7 +56,7 @@ class _Place(Protocol):
 
 
 class Staging:
-    """The staging root. Everything is named by URIs below it, as `uri` makes them.
+    """The folder ``refund-runs`` below the configured root. Everything is named by URIs in it, as `uri` makes them.
 
     Raises:
         SettingsError: the root is neither ``file:///path`` nor ``s3://bucket/prefix``.
@@ -60,15 +64,15 @@ class Staging:
 
     def __init__(self, root: str, *, s3: S3Access | None = None) -> None:
         parts = urlsplit(root)
-        self.root = root.rstrip("/")
+        self.root = f"{root.rstrip('/')}/{RUNS_FOLDER}"
         self._place: _Place
         if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
-            self._place = _Disk(Path(unquote(parts.path)))
+            self._place = _Disk(Path(unquote(parts.path)) / RUNS_FOLDER)
         elif parts.scheme == "s3" and parts.netloc and s3 is not None:
             from refund.store.objects import ObjectStore
 
-            prefix = parts.path.strip("/")
-            self._place = _Bucket(ObjectStore(replace(s3, bucket=parts.netloc)), f"{prefix}/" if prefix else "")
+            prefix = f"{parts.path.strip('/')}/{RUNS_FOLDER}/".lstrip("/")
+            self._place = _Bucket(ObjectStore(replace(s3, bucket=parts.netloc)), prefix)
         else:
             msg = f"REFUND_STAGING_ROOT must read file:///path or s3://bucket/prefix, got {root!r}"
             raise SettingsError(msg)
@@ -148,7 +152,7 @@ class Staging:
         self._place.remove(self._path(uri))
 
     def remove_stale(self, before: datetime) -> Sequence[str]:
-        """Remove what failed runs and killed tasks left at the root and nobody touched since ``before``; its names."""
+        """Remove what failed runs and killed tasks left in it and nobody touched since ``before``; return its names."""
         return self._place.remove_stale(before)
 
     def free_bytes(self) -> int | None:
@@ -158,7 +162,7 @@ class Staging:
     def _path(self, uri: str) -> str:
         path = uri.removeprefix(f"{self.root}/")
         if path == uri or {"", ".", ".."} & set(path.split("/")):
-            msg = f"{uri!r} does not name a file or folder below the staging root {self.root!r}"
+            msg = f"{uri!r} does not name a file or folder in the staging folder {self.root!r}"
             raise SettingsError(msg)
         return path
 
