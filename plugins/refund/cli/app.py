@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from refund import __version__
 
@@ -28,8 +30,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # Into pipes and logs lines go whole: a path is never broken, and a table has room.
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-errors = Console(stderr=True, soft_wrap=True)
+# What is printed is mostly data: a key `a[/].jpg` or `:cat:.jpg` must come out as it is, so styles are given as styles.
+console = Console(
+    soft_wrap=True, width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False
+)
+errors = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine instead of text.")]
 
@@ -41,7 +47,12 @@ def print_json(value: Any) -> None:
 
 def step(text: str) -> None:
     """Say what is being done, on standard error, so that standard output stays the command's answer."""
-    errors.print(f"[dim]·[/] {text}", highlight=False)
+    errors.print(Text.assemble(("·", "dim"), " ", printable(text)))
+
+
+def printable(value: object) -> str:
+    r"""Data fit for a terminal: control characters and bytes that are no UTF-8 become escapes such as ``\x1b``."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(value))
 
 
 @app.callback(invoke_without_command=True)

@@ -45,7 +45,7 @@ def list_models(as_json: AsJson = False) -> None:
             row.created_by,
             row.state,
         )
-    console.print(table if rows else "No model is registered; build one with: refund model build", highlight=False)
+    console.print(table if rows else "No model is registered; build one with: refund model build")
 
 
 @models.command()
@@ -84,7 +84,7 @@ def build(
     if as_json:
         print_json({"model": key, "champion": champion})
     else:
-        console.print(f"Registered {key}" + (" as champion" if champion else ""), highlight=False)
+        console.print(f"Registered {key}" + (" as champion" if champion else ""))
 
 
 def build_and_register(*, weights: str | None, fallback: bool, champion: bool, reason: str) -> str:

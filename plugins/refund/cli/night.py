@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from refund.cli.access import command_services, need_local, stack_paths
 from refund.cli.airflow_api import AirflowApi, TaskRow
-from refund.cli.app import app, console, step
+from refund.cli.app import app, console, printable, step
 from refund.cli.exit_codes import EXIT_NO
 from refund.cli.photos import yesterday
 from refund.errors import SettingsError
@@ -30,7 +31,12 @@ _ORDER = (
     "alert_on_drift",
 )
 _TELLING = ("failed", "upstream_failed", "running")  # of mapped tasks in several states, the first of these is shown
-_MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "running": "[cyan]▸[/]", "upstream_failed": "[red]–[/]"}
+_MARKS = {
+    "success": Text("✓", "green"),
+    "failed": Text("✗", "red"),
+    "running": Text("▸", "cyan"),
+    "upstream_failed": Text("–", "red"),
+}
 
 
 @app.command()
@@ -53,7 +59,7 @@ def night(
         run_id = api.start_night(DAG_ID, run_date=day, conf=conf, now=lambda: datetime.now(UTC))
         step(f"{DAG_ID} for {day}: {run_id}")
         if not wait:
-            console.print(run_id, highlight=False)
+            console.print(run_id)
             return
         with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
             state = "queued"
@@ -67,12 +73,12 @@ def night(
         first_log = api.last_error(DAG_ID, run_id, failure) if failure else None
     last_run = _last_run(run_id, run_date=day.isoformat(), state=state, seconds=round(time.monotonic() - started, 1))
     stack_paths().last_run.write_text(json.dumps(last_run, indent=1), encoding="utf-8")
-    console.print(f"{state}: {_counts(last_run)}, {last_run['seconds']} s", highlight=False)
+    console.print(f"{state}: {_counts(last_run)}, {last_run['seconds']} s")
     if last_run["report"]:
-        console.print(f"Report {last_run['report']}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Report {last_run['report']}", soft_wrap=True)
     if state != "success":
         if first_log:
-            console.print(first_log, markup=False, highlight=False, style="red")
+            console.print(printable(first_log), style="red")
         raise typer.Exit(EXIT_NO)
 
 
@@ -114,7 +120,7 @@ def task_table(rows: list[TaskRow], *, now: datetime) -> Table:
         shown = next(state for state in telling if state in states)
         count = f" {states.count('success')}/{len(mine)}" if len(mine) > 1 else ""
         seconds = sum(row.seconds(now) for row in mine)
-        table.add_row(_MARKS.get(shown, "[dim]·[/]"), task_id + count, shown, f"{seconds:.1f}" if seconds else "")
+        table.add_row(_MARKS.get(shown, Text("·", "dim")), task_id + count, shown, f"{seconds:.1f}" if seconds else "")
     return table
 
 

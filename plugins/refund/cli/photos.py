@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from refund.cli.access import command_services
-from refund.cli.app import AsJson, app, console, print_json
+from refund.cli.app import AsJson, app, console, print_json, printable
 from refund.cli.exit_codes import EXIT_NO
 from refund.errors import RefundError
 from refund.params import NightParams, parse_run_date
@@ -62,9 +62,9 @@ def upload(
         print_json(answer)
     else:
         counts = f"{uploaded} uploaded, {skipped} already there, {len(refused)} refused"
-        console.print(f"{counts}  →  {target}", highlight=False)
+        console.print(f"{counts}  →  {target}")
         for item in refused:
-            console.print(f"refused {item['path']}: {item['error']}", markup=False, style="red")
+            console.print(f"refused {item['path']}: {item['error']}", style="red")
     if refused:
         raise typer.Exit(EXIT_NO)
 
@@ -111,14 +111,12 @@ def _as_json(photo: TriedPhoto) -> dict[str, Any]:
 
 
 def _show(photo: TriedPhoto) -> None:
-    console.print(photo.path, markup=False, highlight=False, style="bold")
+    console.print(printable(photo.path), style="bold")
     if photo.reason is not None:
-        console.print(f"  rejected: {photo.reason}", markup=False, highlight=False, style="red")
+        console.print(f"  rejected: {printable(photo.reason)}", style="red")
         return
     score = photo.category_score or 0.0
-    console.print(f"  {photo.category} ({score:.0%}, {photo.decision})", highlight=False, style="green")
+    console.print(f"  {photo.category} ({score:.0%}, {photo.decision})", style="green")
     for prediction in photo.predictions:
         bar = "█" * round(prediction.confidence * 20)
-        console.print(
-            f"  {prediction.confidence:6.1%} {bar:<20} {prediction.class_name}", highlight=False, markup=False
-        )
+        console.print(f"  {prediction.confidence:6.1%} {bar:<20} {prediction.class_name}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from refund.cli.access import command_services, role_access
-from refund.cli.app import AsJson, app, console, print_json
+from refund.cli.app import AsJson, app, console, print_json, printable
 from refund.cli.exit_codes import EXIT_NO
 from refund.errors import SettingsError
 from refund.params import parse_run_date
@@ -35,14 +37,13 @@ def report(
             f"No report for {day}: no night was published for that date; reporting.runs lists those that were"
             if day
             else "No night was published yet; run one with: refund night --wait",
-            highlight=False,
         )
         raise typer.Exit(EXIT_NO)
     if as_json:
         print_json(row.body)
         return
     typer.echo(render_text(ReportFigures.from_dict(row.body)))
-    console.print(f"Page   {row.html_uri}\nTable  {row.csv_uri}", highlight=False, markup=False)
+    console.print(f"Page   {row.html_uri}\nTable  {row.csv_uri}")
 
 
 @app.command()
@@ -62,14 +63,19 @@ def sql(
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows[:limit]])
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows[:limit]:
-        table.add_row(*("" if value is None else str(value) for value in row))
-    console.print(table)
+    console.print(result_table(columns, rows[:limit]))
     if len(rows) > limit:
         console.print(f"… more than {limit} rows; raise --limit", style="dim")
+
+
+def result_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """The rows of a query; names and values are shown as they are, whatever brackets they hold."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(Text(printable(column)), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else printable(value)) for value in row))
+    return table
 
 
 @app.command()
@@ -100,7 +106,6 @@ def check(
             f"The night of {wanted} was published at {run.published_at:%Y-%m-%d %H:%M} UTC"
             if run is not None
             else f"The night of {wanted} is not published, expected by {by} UTC; look at refund_nightly in Airflow",
-            highlight=False,
         )
     if not complete:
         raise typer.Exit(EXIT_NO)

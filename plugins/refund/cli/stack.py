@@ -103,7 +103,7 @@ def migrate() -> None:
     from refund.store.migrate import migrate as apply
 
     applied = apply(role_access("owner"))
-    console.print(f"Applied {', '.join(applied)}" if applied else "The schema is up to date", highlight=False)
+    console.print(f"Applied {', '.join(applied)}" if applied else "The schema is up to date")
 
 
 def show(stack: StackStatus) -> None:
@@ -115,7 +115,7 @@ def show(stack: StackStatus) -> None:
         table.add_row(service.name, service.state, service.address or "", str(service.pid or ""))
     console.print(table)
     for note in stack.notes:
-        console.print(note, highlight=False, markup=False)
+        console.print(note)
     if stack.airflow_url is not None:
         local = need_local()
         console.print(f"Airflow   {local.airflow_url}  login {local.airflow_user}  password {local.airflow_password}")
