@@ -46,6 +46,7 @@ class ReasonCode(StrEnum):
     VANISHED = "vanished"  # listed by fetch, gone at validate, while the bucket itself answered
     CHANGED = "changed"  # overwritten (new ETag) between fetch and validate; the new version comes with the next run
     BODY_MISMATCH = "body_mismatch"  # after retries, length or hash of the body still differ from the listing
+    UNREADABLE = "unreadable"  # the store refuses to give it out, while the bucket itself answers
 
     @property
     def is_final(self) -> bool:
@@ -61,6 +62,7 @@ _OF_THE_MOMENT = frozenset(
         ReasonCode.VANISHED,
         ReasonCode.CHANGED,
         ReasonCode.BODY_MISMATCH,
+        ReasonCode.UNREADABLE,
     }
 )
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from hashlib import md5
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -288,3 +292,99 @@ def test_a_body_that_always_breaks_costs_one_photo(broken_server: str) -> None:
     error = rejection(lambda: ObjectStore(access).get("k.jpg", etag="e", size_bytes=8))
     assert error.reason is ReasonCode.BODY_MISMATCH
     assert "the bucket answers, but this object could not be read in two tries" in error.detail
+
+
+class _Proxy(ThreadingHTTPServer):
+    """Passes everything on to a real server, but answers the GET of one path (or, with None, of all) by itself."""
+
+    def __init__(self, upstream: str, path: str | None, status: int, code: str) -> None:
+        super().__init__(("127.0.0.1", 0), _ProxyHandler)
+        self.upstream = urlsplit(upstream).netloc
+        self.path = path
+        self.status = status
+        self.body = f"<Error><Code>{code}</Code><Message>told to</Message></Error>".encode()
+        self.refused = 0
+
+
+class _ProxyHandler(BaseHTTPRequestHandler):
+    server: _Proxy
+
+    def do_GET(self) -> None:
+        if self.server.path in (None, urlsplit(self.path).path):
+            self.server.refused += 1
+            self.answer(self.server.status, [("Content-Type", "application/xml")], self.server.body)
+            return
+        connection = HTTPConnection(self.server.upstream, timeout=20)
+        connection.request("GET", self.path, headers=dict(self.headers))
+        found = connection.getresponse()
+        kept = [
+            (name, value) for name, value in found.getheaders() if name in ("ETag", "last-modified", "Last-Modified")
+        ]
+        self.answer(found.status, kept, found.read())
+        connection.close()
+
+    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in [*headers, ("Content-Length", str(len(body)))]:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def proxy(access: S3Access, key: str | None, status: int, code: str) -> Iterator[tuple[ObjectStore, _Proxy]]:
+    path = None if key is None else f"/{access.bucket}/{key}"
+    server = _Proxy(access.endpoint_url or "", path, status, code)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield ObjectStore(replace(access, endpoint_url=f"http://127.0.0.1:{server.server_port}")), server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "InvalidObjectState"), (400, "KMS.DisabledException"), (403, "AccessDenied")],
+)
+def test_an_object_that_the_store_refuses_costs_one_photo(s3_moto: S3Access, status: int, code: str) -> None:
+    for key in ("refused/1.jpg", "refused/2.jpg", "refused/3.jpg"):
+        ObjectStore(s3_moto).put(key, key.encode())
+    with proxy(s3_moto, "refused/2.jpg", status, code) as (store, _):
+        items = [photo(f"refused/{number}.jpg", f"refused/{number}.jpg".encode()) for number in (1, 2, 3)]
+        results = dict(store.get_many(items, max_bytes=99, max_in_flight_bytes=99, concurrency=2))
+    assert (results[0], results[2]) == (b"refused/1.jpg", b"refused/3.jpg")
+    fault = results[1]
+    assert isinstance(fault, RejectedPhotoError)
+    assert (fault.reason, fault.reason.is_final) == (ReasonCode.UNREADABLE, False)
+    assert fault.detail == (
+        f"bucket 'refund-test' answers, but refuses to give out this object: An error occurred ({code}) when calling "
+        f"the GetObject operation: told to"
+    )
+
+
+def test_a_store_that_refuses_everything_is_no_photos_fault(s3_moto: S3Access) -> None:
+    with proxy(s3_moto, None, 403, "AccessDenied") as (store, _), pytest.raises(AccessDeniedError) as caught:
+        store.get("refused/1.jpg")
+    assert "refused to list bucket 'refund-test'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (400, "ThrottlingException")],
+)
+def test_a_server_that_asks_to_slow_down_rejects_no_photo(
+    s3_moto: S3Access, monkeypatch: pytest.MonkeyPatch, status: int, code: str
+) -> None:
+    ObjectStore(s3_moto).put("slow.jpg", b"slow")
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # botocore's pauses between its tries
+    with proxy(s3_moto, "slow.jpg", status, code) as (store, server):
+        with pytest.raises(ObjectStoreUnavailableError, match=rf"did not read 'slow\.jpg': .*{code}.*The task retries"):
+            list(store.get_many([photo("slow.jpg", b"slow")], max_bytes=9, max_in_flight_bytes=9, concurrency=1))
+        store.check_bucket()
+    assert server.refused > 1  # tried again within the process

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from refund.errors import DiskSpaceError, SettingsError, StagingCorruptError, StagingMissingError
+from refund.errors import (
+    DiskSpaceError,
+    ReasonCode,
+    RejectedPhotoError,
+    SettingsError,
+    StagingCorruptError,
+    StagingMissingError,
+)
 from refund.settings import S3Access
 from refund.store.objects import ObjectStore
 from refund.store.staging import RUNS_FOLDER, Staging
@@ -131,7 +138,8 @@ def test_a_staged_object_that_was_altered_is_noticed(s3_moto: S3Access, tmp_path
     with pytest.raises(StagingCorruptError) as caught:
         contents(staging, staging.uri("pack"))
     assert str(caught.value) == (
-        f"s3://{s3_moto.bucket}/altered/refund-runs/pack/a has 1 bytes, its writer wrote 3; clear the run from the task fetch on"
+        f"s3://{s3_moto.bucket}/altered/refund-runs/pack/a has 1 bytes, its writer wrote 3; "
+        f"clear the run from the task fetch on"
     )
     ObjectStore(s3_moto).delete("altered/refund-runs/pack/a")
     with pytest.raises(StagingMissingError, match="altered/refund-runs/pack/a is not there"):
@@ -168,3 +176,16 @@ def test_in_a_bucket_only_our_own_folder_is_cleared(s3_moto: S3Access, prefix: s
     assert staging.remove_stale(datetime.now(UTC) + timedelta(days=1)) == ["old run"]
     assert all(objects.head(key) for key in foreign)
     assert not list(objects.list(f"{prefix}{RUNS_FOLDER}/"))
+
+
+def test_a_staged_file_that_the_store_does_not_hand_over_is_not_called_missing(
+    s3_moto: S3Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise RejectedPhotoError(ReasonCode.UNREADABLE, "archived")
+
+    staging = Staging(f"s3://{s3_moto.bucket}/refused", s3=s3_moto)
+    monkeypatch.setattr(ObjectStore, "get", refuse)
+    with pytest.raises(StagingCorruptError) as caught:
+        staging.read_file(staging.uri("plan.json"))
+    assert str(caught.value) == f"{staging.uri('plan.json')}: archived; clear the run from the task fetch on"

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024  # bodies downloaded ahead of decoding
 _DOWNLOADS_AT_ONCE = 16
-_NOT_THERE = frozenset({ReasonCode.VANISHED, ReasonCode.CHANGED})  # nothing of this version is left to quarantine
+# nothing of this version is left to quarantine, or the store does not let us
+_NOT_THERE = frozenset({ReasonCode.VANISHED, ReasonCode.CHANGED, ReasonCode.UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ _REASONS = {  # title, and what it means to someone who has never seen the code
         "It was overwritten during the night; the new one comes with the next night.",
     ),
     ReasonCode.BODY_MISMATCH: ("Transfer fault", "What arrived was not what was listed; the next night tries again."),
+    ReasonCode.UNREADABLE: ("Not given out", "The store refuses to give it out; the next night tries again."),
 }
 
 _QUALITY = {

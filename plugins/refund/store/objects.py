@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refund.errors import ObjectStoreUnavailableError, ReasonCode, RejectedPhotoError
-from refund.store.s3_errors import is_missing_key, is_refusal, translate
+from refund.errors import ReasonCode, RejectedPhotoError
+from refund.store.s3_errors import is_missing_bucket, is_missing_key, is_refusal, translate
 
 if TYPE_CHECKING:
     from refund.records import PhotoObject
@@ -110,21 +110,23 @@ class ObjectStore:
         """The object's bytes, which must be those of this ETag and size where given.
 
         Raises:
-            RejectedPhotoError: VANISHED (no such key in a bucket that answers), CHANGED (another ETag), BODY_MISMATCH
-                (after a second try the body is still not of that size, or cannot be read while the bucket answers).
-            BucketMissingError, AccessDeniedError, ObjectStoreUnavailableError: the fault is not this object's.
+            RejectedPhotoError: VANISHED (no such key in a bucket that answers), CHANGED (another ETag), UNREADABLE (the
+                server refuses this object, in a bucket that answers), BODY_MISMATCH (the server says 200 twice, and
+                twice the body is not of the size listed or announced).
+            BucketMissingError, AccessDeniedError: the fault is not this object's.
+            ObjectStoreUnavailableError: the server is down or asks to slow down, after boto3's own tries.
         """
         if is_plain_key(key):
             with suppress(Exception):  # every one of obstore's errors is ambiguous: boto3 decides below
                 return self._get_fast(key, etag=etag, size_bytes=size_bytes)
         try:
             return self._get_slow(key, etag=etag, size_bytes=size_bytes)
-        except (_BrokenBodyError, ObjectStoreUnavailableError):
+        except _BrokenBodyError:
             time.sleep(RETRY_PAUSE_S)
             self.check_bucket()  # raises where the fault is the server's
         try:
             return self._get_slow(key, etag=etag, size_bytes=size_bytes)
-        except (_BrokenBodyError, ObjectStoreUnavailableError) as exc:
+        except _BrokenBodyError as exc:
             msg = f"the bucket answers, but this object could not be read in two tries: {exc}"
             raise RejectedPhotoError(ReasonCode.BODY_MISMATCH, msg) from exc
 
@@ -259,7 +261,9 @@ class ObjectStore:
         return body
 
     def _get_slow(self, key: str, *, etag: str | None, size_bytes: int | None) -> bytes:
-        with self._translated(f"read {key!r}"), self._vanished(key):
+        from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+
+        with self._translated(f"read {key!r}"), self._vanished(key), self._refused(key):
             answer = self._client.get_object(Bucket=self.bucket, Key=key)
             found = answer["ETag"].strip('"')
             if etag is not None and found != etag:
@@ -269,7 +273,10 @@ class ObjectStore:
             if size_bytes is not None and answer["ContentLength"] != size_bytes:
                 answer["Body"].close()
                 raise _BrokenBodyError(seen=f"{answer['ContentLength']} bytes, listed were {size_bytes}")
-            body: bytes = answer["Body"].read()
+            try:
+                body: bytes = answer["Body"].read()
+            except (IncompleteReadError, ResponseStreamingError) as exc:
+                raise _BrokenBodyError(seen=f"a body that broke off: {exc}") from exc
         if len(body) != answer["ContentLength"]:
             raise _BrokenBodyError(seen=f"{len(body)} bytes, announced were {answer['ContentLength']}")
         return body
@@ -312,6 +319,20 @@ class ObjectStore:
             self.check_bucket()  # raises where it is the bucket that is missing
             msg = f"no object {key!r} any more, while bucket {self.bucket!r} answers"
             raise RejectedPhotoError(ReasonCode.VANISHED, msg) from exc
+
+    @contextmanager
+    def _refused(self, key: str) -> Iterator[None]:
+        """Around a GET: archived objects, disabled keys and access lists refuse one object, wrong credentials all."""
+        from botocore.exceptions import ClientError
+
+        try:
+            yield
+        except ClientError as exc:
+            if is_missing_key(exc) or is_missing_bucket(exc) or not is_refusal(exc):
+                raise
+            self.check_bucket()  # raises where everything is refused
+            msg = f"bucket {self.bucket!r} answers, but refuses to give out this object: {' '.join(str(exc).split())}"
+            raise RejectedPhotoError(ReasonCode.UNREADABLE, msg) from exc
 
 
 class _BrokenBodyError(Exception):

@@ -21,8 +21,9 @@ _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 )
 _LATER = frozenset(
-    {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "RequestLimitExceeded", "OperationAborted"}
-)
+    {"SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout",
+     "RequestLimitExceeded", "OperationAborted", "TooManyRequests", "TooManyRequestsException", "429"}
+)  # fmt: skip
 
 
 def is_missing_key(exc: Exception) -> bool:
@@ -30,9 +31,14 @@ def is_missing_key(exc: Exception) -> bool:
     return _code(exc) in _KEY_MISSING
 
 
+def is_missing_bucket(exc: Exception) -> bool:
+    """Whether S3 says that there is no such bucket."""
+    return _code(exc) in _BUCKET_MISSING
+
+
 def is_refusal(exc: Exception) -> bool:
     """Whether the server answered with a refusal (4xx) rather than failing to answer."""
-    return 400 <= _status(exc) < 500 and _code(exc) not in _LATER
+    return 400 <= _status(exc) < 500 and not _is_later(exc)
 
 
 def translate(exc: Exception, *, access: S3Access, doing: str) -> RefundError:
@@ -53,7 +59,7 @@ def translate(exc: Exception, *, access: S3Access, doing: str) -> RefundError:
             f"no S3 credentials for {access.place}: {text}; set login and password of the Airflow connection "
             f"refund_s3, or give the worker an instance profile"
         )
-    if status and status < 500 and code not in _LATER:
+    if status and status < 500 and not _is_later(exc):
         return AccessDeniedError(
             f"S3 at {access.place} refused to {doing}: {text}. Correct login and password of the Airflow connection "
             f"refund_s3, or the rights of that user on bucket {access.bucket!r}"
@@ -67,6 +73,10 @@ def translate(exc: Exception, *, access: S3Access, doing: str) -> RefundError:
         f"S3 at {access.place} did not {doing}: {text}. The task retries; if it goes on, check that the server runs "
         f"and is reachable from here"
     )
+
+
+def _is_later(exc: Exception) -> bool:
+    return _code(exc) in _LATER or _status(exc) == 429
 
 
 def _code(exc: Exception) -> str:

@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from refund.errors import (
     DiskSpaceError,
+    ReasonCode,
     RejectedPhotoError,
     SettingsError,
     StagingCorruptError,
@@ -301,8 +302,11 @@ class _Bucket:
     def read_file(self, path: str) -> bytes | None:
         try:
             return self.objects.get(self.prefix + path)
-        except RejectedPhotoError:
-            return None
+        except RejectedPhotoError as exc:
+            if exc.reason is ReasonCode.VANISHED:
+                return None
+            msg = f"{self.objects.uri(self.prefix + path)}: {exc.detail}; clear the run from the task fetch on"
+            raise StagingCorruptError(msg) from exc
 
     def exists(self, path: str) -> bool:
         return any(self.objects.head(key) for key in (f"{self.prefix}{path}/{_FILES}", self.prefix + path))
