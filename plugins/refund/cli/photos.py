@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from datetime import date as date_type
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +14,13 @@ import typer
 from refund.cli.access import command_services
 from refund.cli.app import AsJson, app, console, print_json, printable
 from refund.cli.exit_codes import EXIT_NO
-from refund.errors import RefundError
+from refund.errors import RefundError, RetriableRunError, SettingsError
+from refund.keys import date_prefix
 from refund.params import NightParams, parse_run_date
 
 if TYPE_CHECKING:
     from refund.night.try_photos import TriedPhoto
+    from refund.store.objects import ObjectStore
 
 
 def yesterday() -> str:
@@ -40,33 +44,76 @@ def upload(
     """
     from rich.progress import track
 
-    from refund.store.upload import upload_file
-
     day = parse_run_date(date or yesterday())
+    target = upload_target(NightParams(prefix=prefix), day, refund_id=refund_id)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    target = f"{prefix}{day.isoformat()}/" + (f"{refund_id}/" if refund_id else "")
-    uploaded, skipped, refused = 0, 0, []
     with command_services() as services:
         services.objects.check_bucket()
-        for path in track(files, "Uploading", console=console, disable=as_json, transient=True):
-            key = target + path.relative_to(folder).as_posix()
-            try:
-                if upload_file(services.objects, path, key):
-                    uploaded += 1
-                else:
-                    skipped += 1
-            except RefundError as exc:
-                refused.append({"path": str(path), "key": key, "error": str(exc)})
-    answer = {"date": day.isoformat(), "uploaded": uploaded, "skipped": skipped, "refused": refused}
+        tracked = track(files, "Uploading", console=console, disable=as_json, transient=True)
+        done = upload_all(services.objects, tracked, folder=folder, target=target)
     if as_json:
-        print_json(answer)
+        print_json({"date": day.isoformat(), **asdict(done)})
     else:
-        counts = f"{uploaded} uploaded, {skipped} already there, {len(refused)} refused"
+        counts = f"{done.uploaded} uploaded, {done.skipped} already there, {len(done.refused)} refused"
         console.print(f"{counts}  →  {target}")
-        for item in refused:
-            console.print(f"refused {item['path']}: {item['error']}", style="red")
-    if refused:
+        for item in done.refused:
+            console.print(printable(f"refused {item['path']}: {item['error']}"), style="red")
+    if done.refused:
         raise typer.Exit(EXIT_NO)
+
+
+@dataclass(slots=True, kw_only=True)
+class Uploaded:
+    """What became of the files of one ``refund upload``."""
+
+    uploaded: int = 0
+    skipped: int = 0  # there already, unchanged
+    refused: list[dict[str, str]] = field(default_factory=list)  # path, key, error
+
+
+def upload_target(params: NightParams, day: date_type, *, refund_id: str) -> str:
+    """The folder in the bucket that the night of a photo date looks into, or that of one refund below it.
+
+    Raises:
+        SettingsError: the refund id is more, or less, than the name of one folder.
+    """
+    folder = date_prefix(params.prefix, day)
+    if not refund_id:
+        return folder
+    if "/" in refund_id or refund_id in {".", ".."} or refund_id.strip() != refund_id or not refund_id.isprintable():
+        msg = f"--refund-id must be the name of one folder, for example R-1001, without a slash; got {refund_id!r}"
+        raise SettingsError(msg)
+    return f"{folder}{refund_id}/"
+
+
+def upload_all(objects: ObjectStore, files: Iterable[Path], *, folder: Path, target: str) -> Uploaded:
+    """Upload files under their path below ``folder``; one that cannot be read or stored costs no other.
+
+    Raises:
+        RetriableRunError: the server does not answer at all; the next try skips what is up already.
+    """
+    from refund.store.upload import upload_file
+
+    done = Uploaded()
+    for path in files:
+        key = target + path.relative_to(folder).as_posix()
+        try:
+            key.encode("utf-8")
+            if upload_file(objects, path, key):
+                done.uploaded += 1
+            else:
+                done.skipped += 1
+            continue
+        except UnicodeEncodeError:
+            error = "its name is not UTF-8, as S3 keys must be; rename the file"
+        except OSError as exc:
+            error = f"it cannot be read: {exc.strerror}; mend the file or its rights"
+        except RefundError as exc:
+            if isinstance(exc, RetriableRunError):
+                objects.check_bucket()  # raises where the server is down; else it is this key that it cannot take
+            error = str(exc)
+        done.refused.append({"path": str(path), "key": key, "error": error})
+    return done
 
 
 @app.command()
