@@ -15,7 +15,7 @@ from airflow.sdk import (
     task_group,
 )
 
-from refund.airflow_glue import night_task, plugin_errors, task_states, trigger_form
+from refund.airflow_glue import night_task, plugin_errors, published_only, task_states, trigger_form
 
 
 @dag(
@@ -91,7 +91,7 @@ def refund_nightly() -> None:
         from refund.night.persist import persist_run
 
         with night_task() as night:
-            return persist_run(night.run, night.services)
+            return published_only(night.run, persist_run(night.run, night.services))
 
     @task(multiple_outputs=False)
     def generate_report() -> dict[str, str]:

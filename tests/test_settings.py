@@ -25,7 +25,9 @@ def test_environment_wins_over_the_file(tmp_path: Path) -> None:
         ({"REFUND_MIN_SIDE_PX": "wide"}, "setting min_side_px (REFUND_MIN_SIDE_PX) must be of type int, got 'wide'"),
         ({"REFUND_MIN_SIDE_PX": "5000"}, "limits need max_bytes > 0 and 0 < min_side_px <= max_side_px"),
         ({"REFUND_SETTINGS": "/nowhere/settings.toml"}, "REFUND_SETTINGS names /nowhere/settings.toml, which cannot"),
-        ({"REFUND_DECODE_WORKERS": "-1"}, "decode_workers must be 0 (one per core) or more, got -1"),
+        ({"REFUND_DECODE_TIMEOUT_S": "nan"}, "setting decode_timeout_s (REFUND_DECODE_TIMEOUT_S) must be 1 or more"),
+        ({"REFUND_STAGING_KEEP_DAYS": "-1"}, "setting staging_keep_days (REFUND_STAGING_KEEP_DAYS) must be 1 or more"),
+        ({"REFUND_DECODE_WORKERS": "-1"}, "setting decode_workers (REFUND_DECODE_WORKERS) must be 0 or more, got -1"),
     ],
 )
 def test_bad_settings_are_refused_in_words(environ: dict[str, str], text: str) -> None:

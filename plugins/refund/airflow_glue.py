@@ -165,6 +165,20 @@ def database_access(connection: Connection) -> DatabaseAccess:
     )
 
 
+def published_only(run: NightRun, counts: dict[str, int]) -> dict[str, int]:
+    """End the task as skipped after a dry run, so that no asset event tells of decisions that were not published.
+
+    Raises:
+        AirflowSkipException: the run is a dry run.
+    """
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    if run.params.dry_run:
+        msg = f"dry run: nothing was published of {counts}"
+        raise AirflowSkipException(msg)
+    return counts
+
+
 def plugin_errors() -> dict[str, str]:
     """Import errors of Airflow's plugins as this worker sees them, by source."""
     from airflow.plugins_manager import get_import_errors
@@ -190,7 +204,9 @@ def on_deadline_missed(context: Mapping[str, Any] | None = None, **_: Any) -> No
     dag_run = (context or {}).get("dag_run") or {}
     access = connections()
     with open_services(settings=Settings.load(os.environ), s3=access[0], database=access[1]) as services:
-        alert_overdue(run_id=str(dag_run.get("run_id") or dag_run.get("dag_run_id") or "unknown"), services=services)
+        run_id = str(dag_run.get("run_id") or dag_run.get("dag_run_id") or "unknown")
+        run_date = parse_run_date(dag_run["partition_key"]) if dag_run.get("partition_key") else None
+        alert_overdue(run_id=run_id, run_date=run_date, services=services)
 
 
 def read_connection(conn_id: str) -> Connection:

@@ -70,33 +70,45 @@ class Settings:
     max_bytes: int = field(default=ImageLimits().max_bytes, metadata={"help": "Largest photo, in bytes."})
     min_side_px: int = field(default=ImageLimits().min_side_px, metadata={"help": "Shortest side, in pixels."})
     max_side_px: int = field(default=ImageLimits().max_side_px, metadata={"help": "Longest side, in pixels."})
-    decode_workers: int = field(default=0, metadata={"help": "Decoding children per task; 0: one per core."})
+    decode_workers: int = field(default=0, metadata={"help": "Decoding children per task; 0: one per core.", "min": 0})
     decode_memory_bytes: int = field(
-        default=1_500_000_000, metadata={"help": "Address space of one decoding child, in bytes."}
+        default=1_500_000_000, metadata={"help": "Address space of one decoding child, in bytes.", "min": 100000000}
     )
-    decode_timeout_s: float = field(default=20.0, metadata={"help": "Wall and CPU time for one photo, in seconds."})
-    inference_threads: int = field(default=0, metadata={"help": "Interpreters per classify task; 0: one per core."})
+    decode_timeout_s: float = field(
+        default=20.0, metadata={"help": "Wall and CPU time for one photo, in seconds.", "min": 1}
+    )
+    inference_threads: int = field(
+        default=0, metadata={"help": "Interpreters per classify task; 0: one per core.", "min": 0}
+    )
     weights: str | None = field(
         default=None, metadata={"help": "Keras weights of MobileNetV2 to build from: a path or s3://bucket/key."}
     )
-    drift_reference_nights: int = field(default=28, metadata={"help": "Nights that drift is measured against."})
-    drift_distance_floor: float = field(
-        default=0.1, metadata={"help": "Jensen-Shannon distance below which a change is never called drift."}
+    drift_reference_nights: int = field(
+        default=28, metadata={"help": "Nights that drift is measured against.", "min": 1}
     )
-    drift_min_photos: int = field(default=100, metadata={"help": "Fewer classified photos: insufficient_data."})
+    drift_distance_floor: float = field(
+        default=0.1, metadata={"help": "Jensen-Shannon distance below which a change is never called drift.", "min": 0}
+    )
+    drift_min_photos: int = field(
+        default=100, metadata={"help": "Fewer classified photos: insufficient_data.", "min": 1}
+    )
     report_dir: str | None = field(
         default=None, metadata={"help": "A folder that gets a copy of every report beside the one in S3."}
     )
-    staging_keep_days: int = field(default=7, metadata={"help": "Staged files of failed runs are removed after this."})
+    staging_keep_days: int = field(
+        default=7, metadata={"help": "Staged files of failed runs are removed after this.", "min": 1}
+    )
 
     def __post_init__(self) -> None:
         try:
             _ = self.limits
         except ValueError as exc:
             raise SettingsError(str(exc)) from exc
-        for name in ("decode_workers", "inference_threads"):
-            if getattr(self, name) < 0:
-                msg = f"{name} must be 0 (one per core) or more, got {getattr(self, name)}"
+        for spec in fields(self):
+            low = spec.metadata.get("min")
+            value = getattr(self, spec.name)
+            if low is not None and not value >= low:  # also refuses NaN
+                msg = f"setting {spec.name} (REFUND_{spec.name.upper()}) must be {low} or more, got {value}"
                 raise SettingsError(msg)
 
     @property

@@ -11,10 +11,12 @@ import pytest
 
 from refund.errors import (
     BucketMissingError,
+    FatalRunError,
     HealthCheckError,
     ModelArtefactError,
     ReconciliationError,
     RetriableRunError,
+    StagingCorruptError,
     StagingMissingError,
 )
 from refund.night.alert_on_drift import NightFailedError, night_alerts, raise_alerts
@@ -22,7 +24,7 @@ from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
 from refund.night.health_check import check_health
 from refund.night.persist import persist_run
-from refund.night.services import NightRun, open_services
+from refund.night.services import NightRun, RunLayout, open_services
 from refund.night.validate import validate_shard
 from refund.params import NightParams
 from refund.settings import S3Access
@@ -191,7 +193,9 @@ def test_a_photo_deleted_after_listing_is_rejected_as_vanished(world: World) -> 
 def test_declared_categories_are_compared(world: World) -> None:
     fill(world, 4)
     world.services.objects.put(
-        f"incoming/{DAY}/_refunds.csv", b"refund_id,declared_category\nR-0,no_such_bin\n", content_type="text/csv"
+        f"incoming/{DAY}/_refunds.csv",
+        b"refund_id,declared_category\nR-0,religious_ceremonial\nR-1,no_such_bin\n",
+        content_type="text/csv",
     )
     world.night("r1", review_threshold=0.0)
     mismatched = world.rows(
@@ -199,6 +203,8 @@ def test_declared_categories_are_compared(world: World) -> None:
     )
     assert mismatched == [("R-0",), ("R-0",)]
     assert world.rows("SELECT matches_declared FROM reporting.refunds WHERE refund_id = 'R-0'") == [(False,)]
+    ((notes,),) = world.rows("SELECT notes FROM reporting.runs")
+    assert "declares departments that the taxonomy does not have, ignored: 'no_such_bin'" in notes[0]
 
 
 def test_broken_declarations_are_noted_and_cost_nothing_else(world: World) -> None:
@@ -374,3 +380,73 @@ def test_drift_raises_an_alert() -> None:
         failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "drift"}
     )
     assert (alert.rule, alert.severity) == ("drift:category_shares", "warning")
+
+
+def test_dates_that_no_night_looked_at_are_told(world: World) -> None:
+    fill(world, 1, day=DAY - timedelta(days=9))
+    fill(world, 1, day=DAY - timedelta(days=3))
+    world.night("r1", day=DAY - timedelta(days=2))
+    world.night("r2")
+    told = f"photos of {DAY - timedelta(days=9)} lie in the bucket and no night has looked at them; run: refund night"
+    ((notes,),) = world.rows("SELECT notes FROM reporting.runs WHERE run_id = 'r2'")
+    assert len(notes) == 1
+    assert notes[0].startswith(told)
+    assert world.rows("SELECT rule, seen_count FROM refund.alert") == [("overlooked_photos", 2)]
+
+
+def test_nights_side_by_side_leave_each_photo_to_its_own_night(world: World) -> None:
+    """As a backfill runs them: the later date finishes first."""
+    fill(world, 2)
+    fill(world, 3, day=DAY + timedelta(days=1))
+    first = world.start("r1")
+    assert world.night("r2", day=DAY + timedelta(days=1))["photos"] == 3
+    world.stage(first)
+    assert world.finish(first) == {"photos": 2, "classified": 2, "rejected": 0, "unchanged": 0}
+    assert world.rows("SELECT run_date, sum(photos)::int FROM reporting.daily_categories GROUP BY 1 ORDER BY 1") == [
+        (DAY, 2),
+        (DAY + timedelta(days=1), 3),
+    ]
+    ((notes,),) = world.rows("SELECT notes FROM reporting.runs WHERE run_id = 'r2'")
+    assert notes == [f"late photos of {DAY} were left to the night of {DAY}, which was under way"]
+
+
+def test_a_run_that_began_under_another_taxonomy_stops(world: World) -> None:
+    fill(world, 1)
+    run = world.start("r1")
+    (shard,) = fetch_manifest(run, world.services)
+    validate_shard(shard, run=run, services=world.services)
+    with world.services.database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE refund.run SET taxonomy_version = 'older'")
+    with pytest.raises(FatalRunError, match="this run began with taxonomy older, this worker has"):
+        classify_shard(shard, run=run, services=world.services)
+
+
+def test_a_run_keeps_the_threshold_it_began_with(world: World) -> None:
+    fill(world, 2)
+    world.stage(world.start("r1", review_threshold=1.0))
+    again = NightRun(run_id="r1", run_date=DAY, params=NightParams(review_threshold=0.0))
+    world.stage(again)
+    persist_run(again, world.services)
+    assert world.rows("SELECT DISTINCT kind, threshold FROM refund.decision") == [("review", 1.0)]
+
+
+def test_a_plan_that_does_not_add_up_publishes_nothing(world: World) -> None:
+    fill(world, 2)
+    run = world.start("r1")
+    world.stage(run)
+    plan = RunLayout(staging=world.services.staging, run_id="r1").plan
+    world.services.staging.write_file(plan, b'{"shards": 1, "photos": 3, "unchanged": 0}')
+    with pytest.raises(ReconciliationError, match="3 photos but 2 classified"):
+        persist_run(run, world.services)
+    world.services.staging.write_file(plan, b'{"shards": 1, "pho')
+    with pytest.raises(StagingCorruptError, match="cannot be read as JSON"):
+        persist_run(run, world.services)
+    assert world.rows("SELECT count(*) FROM refund.photo") == [(0,)]
+
+
+def test_a_dry_run_killed_after_its_end_may_be_repeated(world: World) -> None:
+    fill(world, 2)
+    run = world.start("r1", dry_run=True)
+    world.stage(run)
+    first = persist_run(run, world.services)
+    assert persist_run(run, world.services) == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from datetime import date
 from uuid import UUID
 
@@ -59,9 +60,10 @@ def test_declarations_are_read_by_refund() -> None:
         (b"", "it has the columns none, expected refund_id and declared_category"),
         (b"refund_id,declared_category\nR-1,shoes\nR-1,toys\n", "refund 'R-1' is declared as 'shoes' and as 'toys'"),
         (b"\xff\xfe\x00", "can't decode"),
+        (b'refund_id,declared_category\nR-1,"' + b"x" * 140_000, "field larger than field limit"),
     ],
 )
 def test_broken_declarations_say_what_is_wrong(body: bytes, text: str) -> None:
-    with pytest.raises(ValueError, match=r"(it has the columns|is declared as|decode)") as caught:
+    with pytest.raises((ValueError, csv.Error)) as caught:
         parse_declared(body)
     assert text in str(caught.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from refund.errors import FatalRunError
 from refund.night.services import NightRun, Services
@@ -93,7 +93,7 @@ def raise_alerts(run: NightRun, services: Services, *, task_states: Mapping[str,
         drift=services.repository.drift_statuses(run.run_id),
     )
     for alert in alerts:
-        _raise(alert, run_id=run.run_id, run_date=run.run_date, services=services)
+        _raise(alert, run_id=run.run_id, run_date=run.run_date, services=services, at=row.started_at if row else now)
     if row is not None:
         if failed_tasks:
             services.repository.mark_run_failed(run.run_id, now)
@@ -104,9 +104,10 @@ def raise_alerts(run: NightRun, services: Services, *, task_states: Mapping[str,
     return {"alerts": len(alerts)}
 
 
-def alert_overdue(*, run_id: str, services: Services) -> None:
+def alert_overdue(*, run_id: str, run_date: date | None, services: Services) -> None:
     """Raise an alert for a run that has not ended by its deadline."""
     row = services.repository.get_run(run_id)
+    now = services.now()
     _raise(
         Alert(
             rule="overdue",
@@ -114,12 +115,14 @@ def alert_overdue(*, run_id: str, services: Services) -> None:
             message=f"The run {run_id} had not ended at its deadline; look at its tasks in Airflow",
         ),
         run_id=run_id,
-        run_date=row.run_date if row else services.now().date(),
+        run_date=row.run_date if row else run_date or now.date(),
         services=services,
+        at=now,
     )
 
 
-def _raise(alert: Alert, *, run_id: str, run_date: date, services: Services) -> None:
+def _raise(alert: Alert, *, run_id: str, run_date: date, services: Services, at: datetime) -> None:
+    """Write one alert; ``at`` is the same whenever a task is tried again, so that it counts as one sighting."""
     log.warning("%s: %s", alert.rule, alert.message)
     services.repository.raise_alert(
         rule=alert.rule,
@@ -129,5 +132,5 @@ def _raise(alert: Alert, *, run_id: str, run_date: date, services: Services) -> 
         run_date=run_date,
         message=alert.message,
         details={},
-        at=services.now(),
+        at=at,
     )

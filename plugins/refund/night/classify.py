@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from refund.errors import StagingCorruptError
-from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, dump
+from refund.errors import FatalRunError, StagingCorruptError
+from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, begun_params, dump
 from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, prediction_rows, read_manifest
 from refund.schemas import predictions_schema
 
@@ -51,6 +51,13 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
     model_folder = services.registry.fetch(row.model, services.settings.cache_folder)
     labels = load_labels()
     taxonomy = load_taxonomy(labels=labels)
+    params = begun_params(row)
+    if taxonomy.version != row.taxonomy_version:
+        msg = (
+            f"this run began with taxonomy {row.taxonomy_version}, this worker has {taxonomy.version}; one night's "
+            f"decisions must rest on one taxonomy: trigger a new run for {row.run_date}"
+        )
+        raise FatalRunError(msg)
     with services.staging.readable_folder(layout.manifest) as folder:
         manifest = read_manifest(folder)
     with (
@@ -71,11 +78,11 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
             for start in range(0, len(slots), _BLOCK):
                 block = slots[start : start + _BLOCK]
                 scored = decide(
-                    model.predict(pixels[block], batch_size=run.params.batch_size),
+                    model.predict(pixels[block], batch_size=params.batch_size),
                     labels=labels,
                     taxonomy=taxonomy,
-                    top_k=run.params.top_k,
-                    threshold=run.params.review_threshold,
+                    top_k=params.top_k,
+                    threshold=params.review_threshold,
                     declared=[declared[slot] for slot in block],
                 )
                 writer.write_table(prediction_rows([photo_ids[slot] for slot in block], scored))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
@@ -15,7 +15,7 @@ from uuid import UUID
 from refund import keys
 from refund.errors import RejectedPhotoError
 from refund.night.health_check import check_disk
-from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch, dump
+from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch, begun_params, dump
 from refund.night.staged import write_manifest
 from refund.records import PhotoObject
 
@@ -77,13 +77,14 @@ def fetch_manifest(run: NightRun, services: Services) -> list[str]:
 
     notes: list[str] = []
     photos = list(_list_photos(run, services, notes))
+    _tell_overlooked(run, services, notes)
     standing: set[UUID] = set()
     if not run.params.force:
         standing = services.repository.standing_outcomes(
             sorted({photo.photo_date for photo in photos}),
             model=row.model,
             taxonomy_version=row.taxonomy_version,
-            threshold=run.params.review_threshold,
+            threshold=begun_params(row).review_threshold,
             exclude_run_id=run.run_id,
         )
     plan = plan_shards(photos, standing=standing, shard_size=run.params.shard_size)
@@ -113,7 +114,11 @@ def fetch_manifest(run: NightRun, services: Services) -> list[str]:
 
 def _list_photos(run: NightRun, services: Services, notes: list[str]) -> Iterator[PhotoObject]:
     prefix = run.params.prefix
+    under_way = services.repository.nights_under_way(exclude_run_id=run.run_id, at=services.now())
     for day in listed_dates(run.run_date, late_days=run.params.late_days):
+        if day in under_way and day != run.run_date:  # a backfill runs nights side by side; each photo to its own night
+            notes.append(f"late photos of {day} were left to the night of {day}, which was under way")
+            continue
         folder = keys.date_prefix(prefix, day)
         listed = list(services.objects.list(folder))
         declared = _declared_categories(listed, folder, services, notes)
@@ -129,6 +134,41 @@ def _list_undated(prefix: str, services: Services) -> Iterator[ListedObject]:
     for folder in folders:
         if keys.photo_date(f"{folder}x", prefix=prefix) == keys.UNDATED:
             yield from (item for item in services.objects.list(folder) if keys.is_photo(item.key))
+
+
+def _tell_overlooked(run: NightRun, services: Services, notes: list[str]) -> None:
+    """Note and alert date folders that lie before tonight's window and that no published night has looked at.
+
+    After an outage longer than ``late_days`` the schedule goes on with last night, and nothing else would say so.
+    """
+    folders, _ = services.objects.list_level(run.params.prefix)
+    dates = {keys.photo_date(f"{folder}x", prefix=run.params.prefix) for folder in folders} - {keys.UNDATED}
+    for day in overlooked_dates(dates, run=run, looked_at=services.repository.looked_at_dates()):
+        text = f"photos of {day} lie in the bucket and no night has looked at them; run: refund night --date {day}"
+        notes.append(text)
+        services.repository.raise_alert(
+            rule="overlooked_photos",
+            dedupe_key=f"overlooked_photos/{day}",
+            severity="warning",
+            run_id=run.run_id,
+            run_date=run.run_date,
+            message=text,
+            details={},
+            at=services.now(),
+        )
+
+
+def overlooked_dates(dates: Iterable[date], *, run: NightRun, looked_at: Sequence[tuple[date, int]]) -> list[date]:
+    """The photo dates before the run's window that none of the published nights covers, oldest first.
+
+    Args:
+        dates: photo dates that have a folder.
+        run: tonight, whose own window counts as covered.
+        looked_at: run date and ``late_days`` of every published night.
+    """
+    first = run.run_date - timedelta(days=run.params.late_days)
+    windows = [(night - timedelta(days=late), night) for night, late in looked_at]
+    return sorted(day for day in dates if day < first and not any(start <= day <= stop for start, stop in windows))
 
 
 def _photo(item: ListedObject, prefix: str, services: Services, declared: Mapping[str, str]) -> PhotoObject:
@@ -157,10 +197,11 @@ def _declared_categories(
         notes.append(f"{key} has {found.size_bytes:,} bytes, at most {_MAX_DECLARED_BYTES:,} are read: ignored")
         return {}
     try:
-        return parse_declared(services.objects.get(key, etag=found.etag, size_bytes=found.size_bytes))
-    except (ValueError, RejectedPhotoError) as exc:
+        declared = parse_declared(services.objects.get(key, etag=found.etag, size_bytes=found.size_bytes))
+    except (ValueError, csv.Error, RejectedPhotoError) as exc:
         notes.append(f"{key} was ignored: {exc}")
         return {}
+    return known_departments(declared, key=key, categories=_categories(), notes=notes)
 
 
 def parse_declared(body: bytes) -> dict[str, str]:
@@ -181,6 +222,24 @@ def parse_declared(body: bytes) -> dict[str, str]:
             msg = f"refund {refund_id!r} is declared as {declared[refund_id]!r} and as {category!r}"
             raise ValueError(msg)
     return declared
+
+
+def known_departments(
+    declared: Mapping[str, str], *, key: str, categories: Collection[str], notes: list[str]
+) -> dict[str, str]:
+    """Leave out declarations of departments that the taxonomy does not have, with a note that names them."""
+    unknown = sorted(set(declared.values()) - set(categories))
+    if unknown:
+        shown = ", ".join(repr(name) for name in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
+        notes.append(f"{key} declares departments that the taxonomy does not have, ignored: {shown}")
+    return {refund_id: name for refund_id, name in declared.items() if name in categories}
+
+
+def _categories() -> Collection[str]:
+    from refund.model.labels import load_labels
+    from refund.model.taxonomy import load_taxonomy
+
+    return load_taxonomy(labels=load_labels()).categories
 
 
 def listed_dates(run_date: date, *, late_days: int) -> list[date]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refund import keys
-from refund.errors import FatalRunError
+from refund.errors import FatalRunError, ReconciliationError
 from refund.night.services import NightRun, Services, Stopwatch
 
 if TYPE_CHECKING:
@@ -59,6 +59,12 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     if services.settings.report_dir:
         _copy_to(Path(services.settings.report_dir) / folder.removeprefix("reports/"), page, table)
     services.repository.set_stage_seconds(run.run_id, {"generate_report": watch.seconds})
+    if not figures.reconciliation.adds_up:
+        msg = (
+            f"the tables of run {row.run_id!r} do not add up: {figures.reconciliation}; the report is written and "
+            f"says so. Compare reporting.reconciliation with the run's manifest before anybody relies on this night"
+        )
+        raise ReconciliationError(msg)
     return uris
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
-from refund.errors import StagingMissingError
+from refund.errors import ReconciliationError, StagingCorruptError, StagingMissingError
 from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch
 from refund.night.staged import STAGE_FILE, read_manifest, read_predictions
 from refund.records import OutcomeCounts
@@ -28,20 +29,31 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
     watch = Stopwatch()
     layout = RunLayout(staging=services.staging, run_id=run.run_id)
     row = services.repository.require_run(run.run_id)
-    if row.state == "published":
+    if row.counts is not None and row.state in {"published", "dry_run"}:
         services.staging.remove(layout.root)  # in case a commit was not followed by this
-        log.info("This run was published at %s; its rows stay as they are", row.published_at)
-        return _counts(row)
+        log.info("This run is %s already; its rows stay as they are", row.state.replace("_", " "))
+        return asdict(row.counts)
     if not services.staging.exists(layout.plan):
         raise StagingMissingError(uri=layout.plan)
-    plan = json.loads(services.staging.read_file(layout.plan))
+    plan = _read_json(services, layout.plan)
     shards = [ShardLayout(layout.shard(number)) for number in range(plan["shards"])]
     stages = [(_stage(services, shard.pack), _stage(services, shard.predictions)) for shard in shards]
-    expected = OutcomeCounts(
-        photos=plan["photos"],
-        classified=sum(classified["classified"] for _, classified in stages),
-        rejected=sum(validated["rejected"] for validated, _ in stages),
-        unchanged=plan["unchanged"],
+    try:
+        expected = OutcomeCounts(
+            photos=plan["photos"],
+            classified=sum(classified["classified"] for _, classified in stages),
+            rejected=sum(validated["rejected"] for validated, _ in stages),
+            unchanged=plan["unchanged"],
+        )
+    except ValueError as exc:
+        msg = f"nothing was published: the tasks report {exc}; clear the run from the task fetch on"
+        raise ReconciliationError(msg) from exc
+    services.repository.set_stage_seconds(
+        run.run_id,
+        {
+            "validate": round(sum(validated["seconds"] for validated, _ in stages), 3),
+            "classify": round(sum(classified["seconds"] for _, classified in stages), 3),
+        },
     )
     with services.staging.readable_folder(layout.unchanged) as folder:
         unchanged = read_manifest(folder)
@@ -54,14 +66,7 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         at=services.now(),
         dry_run=run.params.dry_run,
     )
-    services.repository.set_stage_seconds(
-        run.run_id,
-        {
-            "validate": round(sum(validated["seconds"] for validated, _ in stages), 3),
-            "classify": round(sum(classified["seconds"] for _, classified in stages), 3),
-            "persist": watch.seconds,
-        },
-    )
+    services.repository.set_stage_seconds(run.run_id, {"persist": watch.seconds})
     services.staging.remove(layout.root)
     log.info(
         "%s %s photos: %s classified, %s rejected, %s unchanged",
@@ -71,7 +76,7 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         counts.rejected,
         counts.unchanged,
     )
-    return _counts(counts)
+    return asdict(counts)
 
 
 def _tables(services: Services, shards: list[ShardLayout]) -> Iterator[ShardTables]:
@@ -91,8 +96,12 @@ def _tables(services: Services, shards: list[ShardLayout]) -> Iterator[ShardTabl
 
 
 def _stage(services: Services, folder_uri: str) -> dict[str, Any]:
-    return dict(json.loads(services.staging.read_file(f"{folder_uri}/{STAGE_FILE}")))
+    return _read_json(services, f"{folder_uri}/{STAGE_FILE}")
 
 
-def _counts(source: Any) -> dict[str, int]:
-    return {name: getattr(source, name) for name in ("photos", "classified", "rejected", "unchanged")}
+def _read_json(services: Services, uri: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(services.staging.read_file(uri)))
+    except ValueError as exc:
+        msg = f"{uri} cannot be read as JSON ({exc}); clear the run from the task fetch on"
+        raise StagingCorruptError(msg) from exc

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refund.keys import path_safe
 from refund.params import NightParams
@@ -19,6 +19,9 @@ from refund.store.objects import ObjectStore
 from refund.store.registry import Registry
 from refund.store.repository import Repository
 from refund.store.staging import Staging
+
+if TYPE_CHECKING:
+    from refund.store.records import RunRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,11 @@ class ShardLayout:
         self.manifest = f"{shard_uri}/manifest"
         self.pack = f"{shard_uri}/pack"
         self.predictions = f"{shard_uri}/predictions"
+
+
+def begun_params(row: RunRow) -> NightParams:
+    """The parameters that a run began with: cleared later, under other defaults, it goes on with these."""
+    return NightParams.from_mapping(row.params)
 
 
 class Stopwatch:

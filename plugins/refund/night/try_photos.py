@@ -6,11 +6,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refund.errors import ReasonCode
 from refund.params import NightParams
 from refund.records import PhotoFacts
 from refund.settings import Settings
+
+if TYPE_CHECKING:
+    from refund.model.decide import ScoredPhoto
+
+_BLOCK = 256  # photos held in memory at once: 40 MB of pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,7 @@ def try_photos(paths: Sequence[Path], *, model_folder: Path, settings: Settings,
     labels = load_labels()
     taxonomy = load_taxonomy(labels=labels)
     facts: dict[int, PhotoFacts] = {}
+    scored: list[ScoredPhoto] = []
 
     def bodies() -> Iterator[tuple[int, bytes]]:
         for slot, path in enumerate(paths):
@@ -77,15 +84,17 @@ def try_photos(paths: Sequence[Path], *, model_folder: Path, settings: Settings,
             facts.update({fact.slot: fact for fact in pool.decode(bodies())})
         good = [slot for slot in range(len(paths)) if facts[slot].ok]
         with load_model(model_folder, threads=1) as model:
-            probabilities = model.predict(open_pixels(pixels_path)[good], batch_size=params.batch_size)
-            scored = decide(
-                probabilities,
-                labels=labels,
-                taxonomy=taxonomy,
-                top_k=top_k,
-                threshold=params.review_threshold,
-                declared=[None] * len(good),
-            )
+            pixels = open_pixels(pixels_path)
+            for start in range(0, len(good), _BLOCK):
+                block = good[start : start + _BLOCK]
+                scored += decide(
+                    model.predict(pixels[block], batch_size=params.batch_size),
+                    labels=labels,
+                    taxonomy=taxonomy,
+                    top_k=top_k,
+                    threshold=params.review_threshold,
+                    declared=[None] * len(block),
+                )
             model_key = model.card.key
     by_slot = dict(zip(good, scored, strict=True))
     tried = []
@@ -119,8 +128,10 @@ def try_photos(paths: Sequence[Path], *, model_folder: Path, settings: Settings,
 
 def _read(path: Path, max_bytes: int) -> bytes | tuple[ReasonCode, str]:
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device would be read without end
+            return ReasonCode.NOT_AN_IMAGE, "it is no regular file"
         size_bytes = path.stat().st_size
-        if path.is_file() and size_bytes > max_bytes:
+        if size_bytes > max_bytes:
             return ReasonCode.FILE_TOO_LARGE, f"{size_bytes:,} bytes, at most {max_bytes:,} are allowed"
         return path.read_bytes()
     except FileNotFoundError:
