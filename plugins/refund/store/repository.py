@@ -39,6 +39,17 @@ SELECT {columns} FROM refund.run WHERE run_date = %(run_date)s AND state = 'publ
 ORDER BY published_at DESC LIMIT 1
 """
 
+LOOKED_AT = """
+SELECT run_date, max((params ->> 'late_days')::integer) FROM refund.run WHERE state = 'published' AND NOT synthetic
+GROUP BY run_date ORDER BY run_date
+"""
+
+# A run that was killed for good stays "running"; after a day nobody waits for it.
+UNDER_WAY = """
+SELECT DISTINCT run_date FROM refund.run
+WHERE state = 'running' AND run_id <> %(run_id)s AND started_at > %(at)s - interval '1 day'
+"""
+
 MARK_RUN_FAILED = """
 UPDATE refund.run SET state = 'failed', finished_at = %(at)s WHERE run_id = %(run_id)s AND state = 'running'
 """
@@ -185,6 +196,18 @@ class Repository:
         """The run that published this night last, or None."""
         row = self._one(PUBLISHED_RUN.format(columns=_RUN_COLUMNS), {"run_date": run_date})
         return None if row is None else _run_row(row)
+
+    def looked_at_dates(self) -> list[tuple[date, int]]:
+        """Run date and ``late_days`` of every published night: which photo dates were looked at."""
+        with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
+            cursor.execute(LOOKED_AT)
+            return [(run_date, late_days) for run_date, late_days in cursor.fetchall()]
+
+    def nights_under_way(self, *, exclude_run_id: str, at: datetime) -> set[date]:
+        """Run dates of other runs that began within a day before ``at`` and have not ended."""
+        with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
+            cursor.execute(UNDER_WAY, {"run_id": exclude_run_id, "at": at})
+            return {run_date for (run_date,) in cursor.fetchall()}
 
     def mark_run_failed(self, run_id: str, at: datetime) -> bool:
         """Mark a running run as failed; False where there was none (published, dry run, unknown)."""
