@@ -118,7 +118,7 @@ def hostile_night() -> ReportFigures:
         night_photos=307,
         rejections=(
             ReasonRow(reason="corrupt", photos=4, example_keys=HOSTILE[:3]),
-            ReasonRow(reason="<i>odd</i>", photos=3, explanation="<script>5</script>", example_keys=HOSTILE[3:]),
+            ReasonRow(reason="<i>odd</i>", photos=3, example_keys=HOSTILE[3:]),
         ),
         run_id='manual__"><script>alert(2)</script>',
         model="<svg onload=alert(3)>@1",

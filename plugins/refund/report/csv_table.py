@@ -80,6 +80,5 @@ def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float |
     for move in drift.moves:
         yield "drift_move", move.category, "tonight_share", move.tonight_share
         yield "drift_move", move.category, "reference_share", move.reference_share
-    for section, texts in (("note", figures.notes), ("warning", figures.warnings)):
-        for number, text in enumerate(texts, start=1):
-            yield section, str(number), "text", text
+    for number, text in enumerate(figures.notes, start=1):
+        yield "note", str(number), "text", text

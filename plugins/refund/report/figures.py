@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -39,7 +38,6 @@ class ReasonRow:
 
     reason: str  # a `refund.errors.ReasonCode`
     photos: int
-    explanation: str = ""  # empty: the report's own sentence for the code
     example_keys: tuple[str, ...] = ()  # S3 keys, hostile text
 
 
@@ -90,7 +88,6 @@ class ReportFigures:
     late_photos: int = 0  # of this run's, those whose photo date lies before the run date
     size_bytes: int = 0  # of the night's photos
     notes: tuple[str, ...] = ()  # what was odd but did not stop the night
-    warnings: tuple[str, ...] = ()  # what the report itself lacks
     synthetic: bool = False  # a made-up night of the demo
 
     def __post_init__(self) -> None:
@@ -143,10 +140,6 @@ class ReportFigures:
         assert isinstance(plain, dict)  # noqa: S101 - narrows the type
         return plain
 
-    def to_json(self) -> str:
-        """`to_dict` as text: what ``refund.report.body`` keeps."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
-
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
         """Read back what `to_dict` gave, for example from ``refund.report.body``.
@@ -184,14 +177,8 @@ class ReportFigures:
                     }
                 ),
                 "notes": tuple(body["notes"]),
-                "warnings": tuple(body["warnings"]),
             }
         )
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read back what `to_json` gave."""
-        return cls.from_dict(json.loads(text))
 
 
 def _plain(value: Any) -> Any:

@@ -42,7 +42,7 @@ class PageContext:
     chart: str | None = field(metadata={"help": "Inline SVG by `category_chart`, trusted; None: left out."})
     drift_status: str = field(metadata={"help": "The drift verdict in two or three words."})
     drift_text: str = field(metadata={"help": "The drift verdict in a sentence."})
-    warnings: tuple[str, ...] = field(metadata={"help": "What the report lacks, its own chart included."})
+    warnings: tuple[str, ...] = field(metadata={"help": "What the report lacks: its chart."})
     sql: str = field(metadata={"help": "A query that gives the table of categories to an analyst."})
     work_seconds: float = field(metadata={"help": "Sum of all stages, for the bars of the stage table."})
 
@@ -71,7 +71,7 @@ def page_context(figures: ReportFigures) -> PageContext:
             "no_reference": "No reference yet",
         }[figures.drift.status.value],
         drift_text=f"{verdict[:1].upper()}{verdict[1:]}",
-        warnings=(*figures.warnings, *chart_warnings),
+        warnings=chart_warnings,
         sql=(
             "SELECT category, photos, round(share::numeric, 3) AS share, auto, review\n"
             "FROM reporting.daily_categories\n"

@@ -89,7 +89,7 @@ def _rejections(figures: ReportFigures, *, width: int) -> Iterator[str]:
     yield ""
     yield "Rejected"
     for row in figures.rejections:
-        line = f"  {count(row.photos):>6}  {reason_label(row.reason)}: {row.explanation or explain_reason(row.reason)}"
+        line = f"  {count(row.photos):>6}  {reason_label(row.reason)}: {explain_reason(row.reason)}"
         yield from textwrap.wrap(visible(line), width, subsequent_indent=" " * 10, drop_whitespace=True)
 
 
@@ -128,6 +128,6 @@ def _foot(figures: ReportFigures, *, width: int) -> Iterator[str]:
         stages = ", ".join(f"{stage_label(row.stage).lower()} {seconds(row.seconds)}" for row in figures.stage_seconds)
         speed = f" ({figures.photos_per_second:,.0f} photos/s)" if figures.photos_per_second else ""
         yield from textwrap.wrap(f"Work: {stages}{speed}", width, subsequent_indent="  ")
-    for text in (*figures.notes, *figures.warnings):
+    for text in figures.notes:
         yield from textwrap.wrap(f"Note: {visible(text)}", width, subsequent_indent="  ")
     yield from textwrap.wrap(f"Model: {visible(figures.model)}   Run: {visible(figures.run_id)}", width)
