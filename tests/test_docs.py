@@ -163,7 +163,7 @@ def test_the_ports_are_in_the_table_with_their_defaults() -> None:
 
 
 def test_every_alert_rule_is_in_the_table() -> None:
-    """The rules are texts in the code; what `night_alerts` makes of the worst of nights has all but those of fetch and the deadline."""
+    """The rules are texts in the code; `night_alerts` raises all but those of fetch and the deadline."""
     from refund.night.alert_on_drift import night_alerts
 
     worst = night_alerts(
