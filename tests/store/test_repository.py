@@ -176,6 +176,35 @@ def test_the_figures_of_a_night(roles: Roles, repository: Repository) -> None:
     assert figures.reconciliation.adds_up
 
 
+def test_an_overwritten_photo_counts_once(roles: Roles, repository: Repository) -> None:
+    newer_b, newer_bad = replace(B, etag="e2", category="shoes", kind="auto", reasons=()), replace(BAD, etag="e2")
+    review = (
+        "INSERT INTO refund.review (photo_date, photo_id, category, reviewed_by, chosen_by) "
+        "VALUES (%s, %s, %s, %s, %s) RETURNING 1"
+    )
+    night(roles.app, "r1", A, B, BAD)
+    for photo in (A, B):
+        rows(roles.app, review, DAY, photo.photo_id, "shoes", "ada", "queue")
+    night(roles.app, "r2", newer_b, newer_bad, unchanged=(A,))  # B and BAD were overwritten
+    figures = repository.night_figures("r2")
+    assert (figures.category_counts, figures.night_rejections) == ({"shoes": 2}, {"truncated": 1})
+    assert (figures.example_rejections[0].key, len(figures.example_rejections)) == (BAD.key, 1)
+    assert figures.quality_labels == {"blurry": 1, "dark": 1}
+    assert repository.reference_shares(DAY + timedelta(days=1), MODEL, 28) == [{"shoes": 2}]
+    for view, found in (
+        ("SELECT category, photos FROM reporting.daily_categories", [("shoes", 2)]),
+        ("SELECT photos, rejected FROM reporting.daily_quality", [(3, 1)]),
+        ("SELECT count(*) FROM reporting.rejections", [(1,)]),
+        ("SELECT reviewed, correct FROM reporting.model_accuracy", [(1, 1)]),
+        ("SELECT count(*) FROM reporting.photos", [(3,)]),
+    ):
+        assert rows(roles.analyst, view) == found, view
+    kept = rows(roles.owner, "SELECT count(*) FROM refund.decision WHERE superseded_by IS NULL")
+    assert kept == [(3,)]  # history
+    night(roles.app, "r3", unchanged=(A, B, newer_bad))  # the first B was uploaded again
+    assert repository.night_figures("r3").category_counts == {"shoes": 1, "bags": 1}
+
+
 def test_the_figures_of_a_night_without_photos(roles: Roles, repository: Repository) -> None:
     night(roles.app, "r1")
     figures = repository.night_figures("r1")

@@ -14,14 +14,16 @@ from refund.store.records import CategoryFigures, NightFigures, RejectionExample
 if TYPE_CHECKING:
     from refund.store.database import Database
 
-# Every figure of "the night" counts what stands of all runs with its run date; figures of "the run" count one run.
+# Every figure of "the night" counts what stands of all runs with its run date, of the newest version of each photo (an
+# overwritten one keeps its outcome and decision); figures of "the run" count one run.
 CATEGORIES = """
 SELECT d.category, count(*), count(*) FILTER (WHERE d.kind = 'auto'), count(*) FILTER (WHERE d.kind = 'review'),
-       avg(d.score), avg(p.confidence)
+       avg(d.score), avg(s.confidence)
 FROM refund.decision d
 JOIN refund.run r USING (run_id)
-JOIN refund.prediction p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.model = d.model
-WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL
+JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
+JOIN refund.prediction s ON s.photo_date = d.photo_date AND s.photo_id = d.photo_id AND s.model = d.model
+WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND p.superseded_by IS NULL
 GROUP BY d.category ORDER BY count(*) DESC, d.category
 """
 
@@ -32,7 +34,8 @@ GROUP BY reason ORDER BY count(*) DESC, reason
 
 NIGHT_REJECTIONS = """
 SELECT o.reason, count(*) FROM refund.run_photo o JOIN refund.run r USING (run_id)
-WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL
+JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
+WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
 GROUP BY o.reason ORDER BY count(*) DESC, o.reason
 """
 
@@ -43,7 +46,8 @@ SELECT reason, key, detail FROM (
          row_number() OVER (PARTITION BY o.reason ORDER BY p.key) AS place
   FROM refund.run_photo o JOIN refund.run r USING (run_id)
   JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
-  WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL) ranked
+  WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL
+    AND p.superseded_by IS NULL) ranked
 ORDER BY place, reason, key LIMIT %(examples)s
 """
 
@@ -51,7 +55,7 @@ QUALITY_LABELS = """
 SELECT label, count(*) FROM refund.run_photo o JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
 CROSS JOIN unnest(p.quality_labels) AS label
-WHERE r.run_date = %(run_date)s AND o.outcome = 'classified' AND o.superseded_by IS NULL
+WHERE r.run_date = %(run_date)s AND o.outcome = 'classified' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
 GROUP BY label ORDER BY count(*) DESC, label
 """
 
@@ -84,6 +88,7 @@ REFERENCE_SHARES = """
 SELECT run_date, jsonb_object_agg(category, photos) FROM (
   SELECT r.run_date, d.category, count(*) AS photos
   FROM refund.decision d JOIN refund.run r USING (run_id)
+  JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NULL
   WHERE r.run_date < %(run_date)s AND r.state = 'published' AND NOT r.synthetic AND d.model = %(model)s
     AND d.superseded_by IS NULL
   GROUP BY r.run_date, d.category) counted

@@ -378,6 +378,8 @@ COMMENT ON COLUMN refund.audit.subject IS 'To what.';
 COMMENT ON COLUMN refund.audit.details IS 'Further values.';
 
 -- What analysts read ------------------------------------------------------------------------------------------------
+-- A photo that was overwritten keeps its outcome and decision, as history and in case it is uploaded again: what counts
+-- photos takes the newest version under a key alone (p.superseded_by IS NULL) and its standing outcome or decision.
 CREATE VIEW reporting.photos AS
 SELECT p.photo_date, p.photo_id, p.key, p.refund_id, p.declared_category,
        rp.outcome, rp.reason AS rejection_reason,
@@ -460,7 +462,8 @@ SELECT r.run_date, d.category, count(*) AS photos,
        count(*) FILTER (WHERE d.kind = 'auto') AS auto, count(*) FILTER (WHERE d.kind = 'review') AS review,
        avg(d.score) AS mean_score
 FROM refund.decision d JOIN refund.run r USING (run_id)
-WHERE d.superseded_by IS NULL GROUP BY r.run_date, d.category;
+JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
+WHERE d.superseded_by IS NULL AND p.superseded_by IS NULL GROUP BY r.run_date, d.category;
 COMMENT ON VIEW reporting.daily_categories IS 'Classified photos by night and category.';
 COMMENT ON COLUMN reporting.daily_categories.run_date IS 'The night that published them.';
 COMMENT ON COLUMN reporting.daily_categories.category IS 'Category as decided by the machine.';
@@ -483,7 +486,7 @@ SELECT r.run_date, count(*) AS photos,
        avg(p.size_bytes) AS mean_size_bytes
 FROM refund.run_photo rp JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = rp.photo_date AND p.photo_id = rp.photo_id
-WHERE rp.outcome <> 'unchanged' AND rp.superseded_by IS NULL GROUP BY r.run_date;
+WHERE rp.outcome <> 'unchanged' AND rp.superseded_by IS NULL AND p.superseded_by IS NULL GROUP BY r.run_date;
 COMMENT ON VIEW reporting.daily_quality IS 'Quality of the photos by night.';
 COMMENT ON COLUMN reporting.daily_quality.run_date IS 'The night.';
 COMMENT ON COLUMN reporting.daily_quality.photos IS 'Photos classified or rejected.';
@@ -520,7 +523,7 @@ CREATE VIEW reporting.rejections AS
 SELECT r.run_date, r.run_id, rp.photo_date, rp.photo_id, p.key, p.refund_id, rp.reason, rp.detail, rp.quarantine_key
 FROM refund.run_photo rp JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = rp.photo_date AND p.photo_id = rp.photo_id
-WHERE rp.outcome = 'rejected' AND rp.superseded_by IS NULL;
+WHERE rp.outcome = 'rejected' AND rp.superseded_by IS NULL AND p.superseded_by IS NULL;
 COMMENT ON VIEW reporting.rejections IS 'Rejected photos and why.';
 COMMENT ON COLUMN reporting.rejections.run_date IS 'The night.';
 COMMENT ON COLUMN reporting.rejections.run_id IS 'The run.';
@@ -538,11 +541,12 @@ SELECT d.model, d.category AS predicted_category, count(*) AS reviewed,
        count(*) FILTER (WHERE rv.category = d.category)::double precision / count(*) AS accuracy,
        rv.chosen_by
 FROM refund.decision d
+JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
 JOIN LATERAL (
   SELECT v.category, v.chosen_by FROM refund.review v
   WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id ORDER BY v.review_id DESC LIMIT 1
 ) rv ON true
-WHERE d.superseded_by IS NULL GROUP BY d.model, d.category, rv.chosen_by;
+WHERE d.superseded_by IS NULL AND p.superseded_by IS NULL GROUP BY d.model, d.category, rv.chosen_by;
 COMMENT ON VIEW reporting.model_accuracy IS 'How often reviews agree with a model, by category and by how the photo was chosen.';
 COMMENT ON COLUMN reporting.model_accuracy.model IS 'Model, name@version.';
 COMMENT ON COLUMN reporting.model_accuracy.predicted_category IS 'The machine''s category.';
