@@ -11,6 +11,7 @@ from rich.console import Console
 from refund.cli.airflow_api import TaskRow
 from refund.cli.night import first_failure, read_params, task_table
 from refund.errors import SettingsError
+from tests.cli.test_commands import stopped_home
 from tests.e2e.driver import run_refund
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
@@ -68,6 +69,15 @@ def test_the_command_ends_with_code_3_and_one_sentence(arguments: list[str], mes
     assert message in " ".join(answer.err.split())
     assert "Traceback" not in answer.err
     assert answer.out == ""
+
+
+def test_a_file_of_an_earlier_run_does_not_outlive_a_night_that_never_began(tmp_path: Path) -> None:
+    home = stopped_home(tmp_path)
+    (home / "last_run.json").write_text('{"state": "success"}')
+    run_refund(home, "night", code=4)
+    assert (home / "last_run.json").exists(), "without --wait nobody will write another"
+    run_refund(home, "night", "--wait", code=4)
+    assert not (home / "last_run.json").exists()
 
 
 def row(task_id: str, state: str | None, *, map_index: int = -1, seconds: float | None = None) -> TaskRow:

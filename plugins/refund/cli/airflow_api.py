@@ -98,6 +98,11 @@ class AirflowApi:
         """queued, running, success or failed."""
         return str(self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{_quote(run_id)}")["state"])
 
+    def is_any_running(self, dag_id: str) -> bool:
+        """Whether a run of the DAG is going; a queued one is not."""
+        found = self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns", params={"state": "running", "limit": 1})
+        return bool(found["dag_runs"])
+
     def task_rows(self, dag_id: str, run_id: str) -> list[TaskRow]:
         """Every task instance of a run."""
         rows: list[TaskRow] = []

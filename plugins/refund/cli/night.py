@@ -6,6 +6,7 @@ import json
 import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.live import Live
@@ -17,6 +18,7 @@ from refund.cli.airflow_api import AirflowApi, TaskRow
 from refund.cli.app import app, console, printable, step
 from refund.cli.exit_codes import EXIT_NO
 from refund.cli.photos import yesterday
+from refund.cli.stall import Stall
 from refund.errors import SettingsError
 from refund.params import NightParams, parse_run_date
 
@@ -54,6 +56,9 @@ def night(
     day = parse_run_date(date or yesterday())
     conf = read_params(param)
     local = need_local()
+    last_run_file = stack_paths().last_run
+    if wait:
+        last_run_file.unlink(missing_ok=True)  # what a machine finds afterwards is of this run, or not there
     started = time.monotonic()
     with AirflowApi(local.airflow_url, user=local.airflow_user, password=local.airflow_password) as api:
         run_id = api.start_night(DAG_ID, run_date=day, conf=conf, now=lambda: datetime.now(UTC))
@@ -63,16 +68,25 @@ def night(
             return
         with Live(console=console, refresh_per_second=4, transient=not console.is_terminal) as live:
             state = "queued"
+            stall = Stall(
+                run_id,
+                now=time.monotonic(),
+                scheduler_fault=lambda: _scheduler_fault(local.airflow_url),
+                another_runs=lambda: api.is_any_running(DAG_ID),
+            )
             while state in {"queued", "running"}:
                 rows = api.task_rows(DAG_ID, run_id)
                 state = api.run_state(DAG_ID, run_id)
                 live.update(task_table(rows, now=datetime.now(UTC)))
+                stall.look(rows, state, now=time.monotonic())
                 time.sleep(0.5)
             live.update(task_table(api.task_rows(DAG_ID, run_id), now=datetime.now(UTC)))
         failure = first_failure(api.task_rows(DAG_ID, run_id))
         first_log = api.last_error(DAG_ID, run_id, failure) if failure else None
     last_run = _last_run(run_id, run_date=day.isoformat(), state=state, seconds=round(time.monotonic() - started, 1))
-    stack_paths().last_run.write_text(json.dumps(last_run, indent=1), encoding="utf-8")
+    temporary = last_run_file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(last_run, indent=1), encoding="utf-8")
+    temporary.replace(last_run_file)
     console.print(f"{state}: {_counts(last_run)}, {last_run['seconds']} s")
     if last_run["report"]:
         console.print(f"Report {last_run['report']}", soft_wrap=True)
@@ -80,6 +94,13 @@ def night(
         if first_log:
             console.print(printable(first_log), style="red")
         raise typer.Exit(EXIT_NO)
+
+
+def _scheduler_fault(airflow_url: str) -> str | None:
+    """What ails the scheduler; None also where Airflow does not answer at all, which the next call of its API tells."""
+    from refund.local.airflow_service import unhealthy
+
+    return unhealthy(port=urlsplit(airflow_url).port or 80, since=None).get("scheduler")
 
 
 def read_params(texts: list[str]) -> dict[str, Any]:
