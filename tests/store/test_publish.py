@@ -137,6 +137,52 @@ def test_a_run_cleared_late_does_not_replace_a_version_that_a_later_run_saw(role
     assert rows(roles.analyst, "SELECT bool_and(adds_up) FROM reporting.reconciliation") == [(True,)]
 
 
+@pytest.mark.parametrize("newer", [replace(A, category="bags"), replace(A, reason="corrupt")])
+def test_a_run_cleared_late_does_not_supersede_what_a_later_run_decided(roles: Roles, newer: Photo) -> None:
+    begin(roles.app, "r1")  # fails
+    night(roles.app, "r2", newer, threshold=0.9)
+    night(roles.app, "r1", A, B)  # cleared the day after
+    seen = "SELECT run_id, outcome, predicted_category FROM reporting.photos WHERE key = '" + A.key + "'"
+    kept = ("r2", "rejected", None) if newer.reason else ("r2", "classified", "bags")
+    assert rows(roles.analyst, seen) == [kept]
+    for table in ("run_photo", "decision"):
+        by_run = dict(
+            rows(roles.owner, f"SELECT run_id, superseded_by FROM refund.{table} WHERE photo_id = %s", A.photo_id)
+        )
+        assert by_run == {"r1": "r2"} | ({} if newer.reason and table == "decision" else {"r2": None})
+    assert rows(roles.analyst, "SELECT run_id FROM reporting.photos WHERE key = '" + B.key + "'") == [("r1",)]
+    assert rows(roles.analyst, "SELECT bool_and(adds_up), count(*) FROM reporting.reconciliation") == [(True, 2)]
+
+
+def test_a_run_cleared_late_does_not_supersede_what_a_later_run_left_unchanged(roles: Roles) -> None:
+    night(roles.app, "r1", A)
+    begin(roles.app, "r2", threshold=0.9)  # fails
+    night(roles.app, "r3", unchanged=(A,))
+    night(roles.app, "r2", replace(A, category="bags"))
+    assert rows(roles.analyst, "SELECT run_id, predicted_category FROM reporting.photos") == [("r1", "shoes")]
+    decisions = "SELECT run_id, superseded_by FROM refund.decision ORDER BY 1"
+    assert rows(roles.owner, decisions) == [("r1", None), ("r2", "r3")]
+
+
+@pytest.mark.parametrize(("table", "took", "listed"), [("run_photo", 2, 3), ("decision", 1, 2)])
+def test_a_table_that_takes_fewer_rows_stops_the_night(roles: Roles, table: str, took: int, listed: int) -> None:
+    begin(roles.app, "r1")
+    before = everything(roles)
+    rows(
+        roles.owner,
+        "CREATE FUNCTION refund.drop_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+        f"CREATE TRIGGER t BEFORE INSERT ON refund.{table} FOR EACH ROW WHEN (NEW.photo_id = '{A.photo_id}') "
+        "EXECUTE FUNCTION refund.drop_row(); SELECT 1",
+    )
+    with pytest.raises(ReconciliationError) as caught:
+        night(roles.app, "r1", A, B, BAD)
+    assert str(caught.value) == (
+        f"nothing was published, because refund.{table} took {took} rows, the reconciled night has {listed}. "
+        f"Look for a trigger or rule on that table and clear the run from the task persist on"
+    )
+    assert everything(roles) == before
+
+
 def test_a_dry_run_reconciles_and_writes_no_photo(roles: Roles) -> None:
     begin(roles.app, "r1")
     arguments: dict[str, Any] = {"run_id": "r1", "unchanged": None, "expected": counts(A), "at": NOON, "dry_run": True}

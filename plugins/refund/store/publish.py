@@ -154,24 +154,39 @@ WHERE mine.photo_date = m.photo_date AND mine.photo_date = ANY (%(dates)s::date[
   AND NOT EXISTS (SELECT FROM staged_rival r WHERE r.photo_id = m.photo_id AND r.rival_is_newer)
 """
 
+# Photos that a run which began later has looked at already, and the last such run: the same late clear. Its verdict, or
+# the one that it left unchanged, stands; this run's is kept as superseded from the start.
+FIND_NEWER_VERDICTS = """
+CREATE TEMPORARY TABLE staged_newer ON COMMIT DROP AS
+SELECT DISTINCT ON (m.photo_id) m.photo_id, seen.run_id AS newer_run_id
+FROM staged_manifest m
+JOIN refund.run_photo o ON o.photo_date = m.photo_date AND o.photo_date = ANY (%(dates)s::date[])
+  AND o.photo_id = m.photo_id AND o.run_id <> %(run_id)s
+JOIN refund.run seen ON seen.run_id = o.run_id
+JOIN refund.run this ON this.run_id = %(run_id)s
+WHERE seen.started_at > this.started_at
+ORDER BY m.photo_id, seen.started_at DESC, seen.run_id
+"""
 SUPERSEDE_OUTCOMES = """
 UPDATE refund.run_photo old SET superseded_by = %(run_id)s FROM staged_manifest m
 WHERE old.photo_date = m.photo_date AND old.photo_date = ANY (%(dates)s::date[]) AND old.photo_id = m.photo_id
   AND old.run_id <> %(run_id)s AND old.outcome <> 'unchanged' AND old.superseded_by IS NULL
+  AND NOT EXISTS (SELECT FROM staged_newer n WHERE n.photo_id = m.photo_id)
 """
 SUPERSEDE_DECISIONS = """
 UPDATE refund.decision old SET superseded_by = %(run_id)s FROM staged_manifest m
 WHERE old.photo_date = m.photo_date AND old.photo_date = ANY (%(dates)s::date[]) AND old.photo_id = m.photo_id
   AND old.run_id <> %(run_id)s AND old.superseded_by IS NULL
+  AND NOT EXISTS (SELECT FROM staged_newer n WHERE n.photo_id = m.photo_id)
 """
 
 INSERT_OUTCOMES = """
-INSERT INTO refund.run_photo (photo_date, photo_id, run_id, outcome, reason, detail, quarantine_key)
+INSERT INTO refund.run_photo (photo_date, photo_id, run_id, outcome, reason, detail, quarantine_key, superseded_by)
 SELECT m.photo_date, m.photo_id, %(run_id)s, CASE WHEN p.reason IS NULL THEN 'classified' ELSE 'rejected' END,
-       p.reason, p.detail, p.quarantine_key
-FROM staged_manifest m JOIN staged_photo p USING (photo_id)
+       p.reason, p.detail, p.quarantine_key, n.newer_run_id
+FROM staged_manifest m JOIN staged_photo p USING (photo_id) LEFT JOIN staged_newer n USING (photo_id)
 UNION ALL
-SELECT u.photo_date, u.photo_id, %(run_id)s, 'unchanged', NULL, NULL, NULL FROM staged_unchanged u
+SELECT u.photo_date, u.photo_id, %(run_id)s, 'unchanged', NULL, NULL, NULL, NULL FROM staged_unchanged u
 """
 INSERT_PREDICTIONS = """
 INSERT INTO refund.prediction (photo_date, photo_id, model, class_id, class_name, confidence, top_k, run_id)
@@ -181,10 +196,11 @@ ON CONFLICT DO NOTHING
 """
 INSERT_DECISIONS = """
 INSERT INTO refund.decision (photo_date, photo_id, run_id, category, score, kind, reasons, category_scores, model,
-  taxonomy_version, threshold, decided_at)
+  taxonomy_version, threshold, decided_at, superseded_by)
 SELECT m.photo_date, m.photo_id, r.run_id, s.category, s.category_score, s.kind, s.reasons, s.category_scores, r.model,
-       r.taxonomy_version, %(threshold)s, %(at)s
-FROM staged_prediction s JOIN staged_manifest m USING (photo_id), refund.run r WHERE r.run_id = %(run_id)s
+       r.taxonomy_version, %(threshold)s, %(at)s, n.newer_run_id
+FROM staged_prediction s JOIN staged_manifest m USING (photo_id) LEFT JOIN staged_newer n USING (photo_id)
+CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 """
 
 CLOSE_RUN = """
@@ -219,8 +235,8 @@ def publish(
     With ``dry_run`` everything is reconciled and nothing written but the run's counts and state.
 
     Raises:
-        ReconciliationError: manifest, packs, predictions and ``expected`` do not count the same; the text lists the
-            differences, with up to five keys each.
+        ReconciliationError: manifest, packs, predictions and ``expected`` do not count the same (the text lists the
+            differences, with up to five keys each), or a table took another number of rows.
         FatalRunError: the run was never begun, or Postgres refuses a value.
         DatabaseUnavailableError: the connection broke or another publish did not end; nothing was written.
     """
@@ -245,10 +261,13 @@ def publish(
         if not dry_run:
             values = {"run_id": run_id, "dates": dates, "threshold": _threshold(run_id, threshold), "at": at}
             for statement in (
-                FIND_RIVALS, INSERT_PHOTOS, REPLACE_OLDER_VERSIONS, YIELD_TO_NEWER_VERSIONS, REVIVE_LISTED_VERSIONS,
-                SUPERSEDE_OUTCOMES, SUPERSEDE_DECISIONS, INSERT_OUTCOMES, INSERT_PREDICTIONS, INSERT_DECISIONS,
+                FIND_RIVALS, FIND_NEWER_VERDICTS, INSERT_PHOTOS, REPLACE_OLDER_VERSIONS, YIELD_TO_NEWER_VERSIONS,
+                REVIVE_LISTED_VERSIONS, SUPERSEDE_OUTCOMES, SUPERSEDE_DECISIONS,
             ):  # fmt: skip
                 cursor.execute(statement, values)
+            _insert(cursor, INSERT_OUTCOMES, values, expected=counts.photos, into="refund.run_photo")
+            cursor.execute(INSERT_PREDICTIONS, values)
+            _insert(cursor, INSERT_DECISIONS, values, expected=counts.classified, into="refund.decision")
         cursor.execute(
             CLOSE_RUN,
             {
@@ -314,6 +333,16 @@ def _reconcile(cursor: Any, expected: OutcomeCounts) -> OutcomeCounts:
         )
         raise ReconciliationError(msg)
     return found
+
+
+def _insert(cursor: Any, statement: str, values: dict[str, Any], *, expected: int, into: str) -> None:
+    cursor.execute(statement, values)
+    if cursor.rowcount != expected:
+        msg = (
+            f"nothing was published, because {into} took {cursor.rowcount} rows, the reconciled night has {expected}. "
+            f"Look for a trigger or rule on that table and clear the run from the task persist on"
+        )
+        raise ReconciliationError(msg)
 
 
 def _say(counts: OutcomeCounts) -> str:
