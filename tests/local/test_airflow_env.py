@@ -72,10 +72,20 @@ def test_airflow_reaches_everything_over_loopback_without_a_proxy() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["AIRFLOW__CORE__EXECUTOR_X", "AIRFLOW_CONN_OTHER", "AWS_PROFILE", "PGHOST", "PYTHONPATH", "REFUND_PORT_S3"],
-)
-def test_settings_of_something_else_do_not_leak_in(name: str) -> None:
-    assert name not in build({name: "x"})
+    ["AIRFLOW__CORE__EXECUTOR_X", "AIRFLOW_CONN_OTHER", "AWS_PROFILE", "PGHOST", "PYTHONPATH", "REFUND_PORT_S3",
+     "GITHUB_TOKEN", "KUBECONFIG", "SECRET_REFUND_KEY"],
+)  # fmt: skip
+def test_nothing_else_of_the_callers_shell_leaks_in(name: str) -> None:
+    assert set(build({name: "x"})) == set(build())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "https_proxy", "HTTPS_PROXY", "SSL_CERT_FILE",
+     "REQUESTS_CA_BUNDLE"],
+)  # fmt: skip
+def test_what_programs_need_of_the_machine_passes(name: str) -> None:
+    assert build({name: "x"})[name] == "x"
 
 
 def test_operator_settings_pass_but_the_places_are_the_stacks() -> None:

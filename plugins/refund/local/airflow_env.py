@@ -13,7 +13,12 @@ from refund.local.ports import HOST, Ports
 from refund.local.processes import MARK
 from refund.local.s3 import BUCKET, REGION
 
-_FOREIGN = ("AIRFLOW", "_AIRFLOW", "AWS_", "PG", "PYTHON", "NANIO_", "REFUND_PORT_")  # must not leak into services
+# What services take over from the shell that they were started in. A list of what must not leak in would never be
+# complete: shells hold tokens of all sorts, and the environment of tasks is a file on disk.
+_KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR",
+     "REQUESTS_CA_BUNDLE"}
+)  # fmt: skip
 
 
 def airflow_environ(
@@ -32,14 +37,14 @@ def airflow_environ(
         ports: Its ports.
         credentials: Its passwords and keys; they stand in the result in clear.
         dags_folder: Where the DAG files lie.
-        base: The caller's environment. Settings of another Airflow, AWS, Postgres or Python are left out of it; an
-            operator's ``REFUND_*`` settings pass.
+        base: The caller's environment, of which paths, language, proxies, certificates and an operator's ``REFUND_*``
+            settings pass, and nothing else.
         cores: How many tasks may run side by side at least; None asks the system.
     """
     cores = cores or os.cpu_count() or 1
     login = f"airflow:{credentials.postgres_airflow}@{HOST}:{ports.postgres}/airflow"
     address = f"http://{HOST}:{ports.airflow}"
-    kept = {name: value for name, value in base.items() if not name.startswith(_FOREIGN)}
+    kept = {name: value for name, value in base.items() if _passes(name)}
     return kept | {
         MARK: paths.stack_id,
         "NO_PROXY": f"{HOST},localhost",  # a company proxy must not be asked for loopback
@@ -98,3 +103,9 @@ def airflow_environ(
         "REFUND_CACHE_DIR": str(paths.cache),
         "REFUND_REPORT_DIR": str(paths.reports),
     }
+
+
+def _passes(name: str) -> bool:
+    if name.startswith("REFUND_"):
+        return not name.startswith("REFUND_PORT_")
+    return name in _KEPT or name.startswith("LC_") or name.lower().endswith("_proxy")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,12 +18,14 @@ from refund.local.ports import HOST
 from refund.local.supervisor import Program
 
 INFERENCE_POOL = "refund_inference"
+INFERENCE_SLOTS = 1  # a task uses all cores of its machine, and this is one machine
 SERVICES = {  # our name: what follows `airflow`
     "api-server": ("api-server", "--host", HOST, "--workers", "1", "--port", "{port}"),
     "scheduler": ("scheduler", "--skip-serve-logs"),  # its log server would listen on every address
     "dag-processor": ("dag-processor",),
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
+_MIGRATION_TIMEOUT_S = 600.0  # it takes ten seconds
 _HEALTH_NAMES = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 
 
@@ -42,7 +43,7 @@ def write_passwords(paths: StackPaths, credentials: StackCredentials) -> None:
 
 def programs(paths: StackPaths, *, port: int, environ: Mapping[str, str]) -> list[Program]:
     """Describe the four services; their environment, secrets in it, goes through a file of mode 0600."""
-    environment_file = paths.run / "airflow_environment.json"
+    environment_file = _environment_file(paths)
     write_private(environment_file, json.dumps(dict(environ)))
     launcher = Path(__file__).with_name("launch.py")
     start = [sys.executable, "-I", str(launcher), str(environment_file), sys.executable, "-m", "airflow"]
@@ -56,23 +57,40 @@ def programs(paths: StackPaths, *, port: int, environ: Mapping[str, str]) -> lis
     ]
 
 
+def forget_environment(paths: StackPaths) -> None:
+    """Remove the file with the services' environment; the next start writes it anew."""
+    _environment_file(paths).unlink(missing_ok=True)
+
+
+def _environment_file(paths: StackPaths) -> Path:
+    return paths.run / "airflow_environment.json"
+
+
 def migrate_database(paths: StackPaths, *, environ: Mapping[str, str]) -> None:
     """Bring Airflow's own database to the installed version; safe to repeat.
 
     Raises:
-        StackError: the migration failed; the text has its last lines.
+        StackError: the migration failed or took too long; the text has its last lines.
     """
     log = paths.log("airflow-db-migrate")
-    with log.open("wb") as output:
-        outcome = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=dict(environ),
-            cwd=paths.airflow,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
+    try:
+        with log.open("wb") as output:
+            outcome = subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                env=dict(environ),
+                cwd=paths.airflow,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=_MIGRATION_TIMEOUT_S,
+            )
+    except subprocess.TimeoutExpired as exc:
+        msg = (
+            f"airflow db migrate did not end within {_MIGRATION_TIMEOUT_S:.0f} s; run refund down and refund up again; "
+            f"last lines of {log}:\n{last_lines(log)}"
         )
+        raise StackError(msg) from exc
     if outcome.returncode != 0:
         msg = f"airflow db migrate failed with exit code {outcome.returncode}; last lines of {log}:\n{last_lines(log)}"
         raise StackError(msg)
@@ -103,7 +121,7 @@ def unhealthy(*, port: int, since: datetime | None) -> dict[str, str]:
     return ill
 
 
-def ensure_pool(*, port: int, credentials: StackCredentials, slots: int) -> None:
+def ensure_pool(*, port: int, credentials: StackCredentials) -> None:
     """Make the pool that inference tasks take slots from; one that is there keeps its size.
 
     Raises:
@@ -113,7 +131,7 @@ def ensure_pool(*, port: int, credentials: StackCredentials, slots: int) -> None
     try:
         status, answer = _call("POST", "/auth/token", port=port, body=login)
         if status in (http.client.OK, http.client.CREATED):
-            pool = {"name": INFERENCE_POOL, "slots": slots, "description": "Tasks that keep a core busy."}
+            pool = {"name": INFERENCE_POOL, "slots": INFERENCE_SLOTS, "description": "Tasks that keep all cores busy."}
             status, answer = _call("POST", "/api/v2/pools", port=port, body=pool, token=answer["access_token"])
             if status in (http.client.CREATED, http.client.CONFLICT):
                 return
@@ -121,11 +139,6 @@ def ensure_pool(*, port: int, credentials: StackCredentials, slots: int) -> None
         status, answer = 0, str(exc)
     msg = f"Airflow did not make the pool {INFERENCE_POOL}: answer {status} {str(answer)[:300]}"
     raise StackError(msg)
-
-
-def default_slots() -> int:
-    """Slots of the inference pool: one per core, two at least."""
-    return max(2, os.cpu_count() or 1)
 
 
 def last_lines(path: Path, *, count: int = 15) -> str:

@@ -1,7 +1,7 @@
 """Starts one program with exactly the environment that a private file holds.
 
-Run as a script by the supervisor, so that secrets stand neither in its configuration nor on a command line, and nothing
-of the environment that `refund up` was called in leaks into a service. Standard library only.
+Run as a script by the supervisor, so that secrets stand neither in its configuration nor on a command line. What passes
+from the environment that `refund up` was called in is decided by `refund.local.airflow_env`. Standard library only.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from refund.local.supervisor import Program
 
 SUPERUSER = "postgres"
 POSTGRES_MAJOR = 18
+_INITDB_TIMEOUT_S = 300.0  # it takes two seconds
 _ROOTS_USER = "pgserver"  # the name that the package of the binaries also uses
 
 
@@ -193,16 +194,23 @@ def _initialise(cluster: Cluster, *, password: str, stack_id: str) -> None:
     making.rename(cluster.folder)
 
 
-def _run(command: Sequence[str], *, user: str | None, mark: dict[str, str]) -> None:
-    outcome = subprocess.run(
-        command,
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd="/",
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **mark},
-        **_as_user(user),
-    )
+def _run(
+    command: Sequence[str], *, user: str | None, mark: dict[str, str], timeout_s: float = _INITDB_TIMEOUT_S
+) -> None:
+    try:
+        outcome = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **mark},
+            timeout=timeout_s,
+            **_as_user(user),
+        )
+    except subprocess.TimeoutExpired as exc:
+        msg = f"{Path(command[0]).name} did not end within {timeout_s:.0f} s; is the disk well? Then: refund up"
+        raise StackError(msg) from exc
     if outcome.returncode != 0:
         msg = f"{Path(command[0]).name} failed with exit code {outcome.returncode}: {outcome.stderr.strip()[-800:]}"
         raise StackError(msg)

@@ -76,7 +76,6 @@ class LocalAccess:
     airflow_user: str
     airflow_password: str = field(repr=False)
     settings: Settings
-    environ: dict[str, str] = field(repr=False)  # of Airflow's processes and tasks
 
 
 def up(
@@ -143,29 +142,9 @@ def down(home: Path, *, progress: Progress | None = None) -> list[str]:
     if not paths.home.is_dir():
         return []
     with stack_lock(paths.lock_file, progress=progress):
-        state = StackState.read(paths.state_file)
-        supervisor = Supervisor(paths)
-        family = processes.with_children(_processes(paths, state))
-        if not family:
-            return []
-        stopped: list[str] = []
-        if (pid := supervisor.pid()) is not None:
-            for name in reversed(SERVICES):
-                found = supervisor.states().get(name)
-                if found is not None and found.pid is not None:
-                    stopped.append(f"{name} (pid {found.pid})")
-            progress("stopping Airflow")
-            supervisor.stop(*airflow_service.SERVICES)
-            progress("stopping the S3 server and Postgres")
-            supervisor.stop("s3", "postgres")
-            supervisor.shut_down()
-            stopped.append(f"supervisord (pid {pid})")
-            import psutil
-
-            psutil.wait_procs(family, timeout=10)
-        leftovers = [process for process in family if process.is_running()]
-        leftovers += [process for process in _processes(paths, state) if process not in leftovers]
-        return stopped + processes.end(leftovers)
+        stopped = _stop(paths, progress=progress)
+        airflow_service.forget_environment(paths)
+        return stopped
 
 
 def status(home: Path) -> StackStatus:
@@ -210,8 +189,33 @@ def access(home: Path, *, environ: Mapping[str, str] | None = None) -> LocalAcce
         airflow_user="admin",
         airflow_password=credentials.airflow_passwords["admin"],
         settings=Settings.load(services_environ),
-        environ=services_environ,
     )
+
+
+def _stop(paths: StackPaths, *, progress: Progress) -> list[str]:
+    state = StackState.read(paths.state_file)
+    supervisor = Supervisor(paths)
+    family = processes.with_children(_processes(paths, state))
+    if not family:
+        return []
+    stopped: list[str] = []
+    if (pid := supervisor.pid()) is not None:
+        for name in reversed(SERVICES):
+            found = supervisor.states().get(name)
+            if found is not None and found.pid is not None:
+                stopped.append(f"{name} (pid {found.pid})")
+        progress("stopping Airflow")
+        supervisor.stop(*airflow_service.SERVICES)
+        progress("stopping the S3 server and Postgres")
+        supervisor.stop("s3", "postgres")
+        supervisor.shut_down()
+        stopped.append(f"supervisord (pid {pid})")
+        import psutil
+
+        psutil.wait_procs(family, timeout=10)
+    leftovers = [process for process in family if process.is_running()]
+    leftovers += [process for process in _processes(paths, state) if process not in leftovers]
+    return stopped + processes.end(leftovers)
 
 
 def _start_supervisor(
@@ -225,13 +229,7 @@ def _start_supervisor(
 ) -> StackState:
     cluster = postgres.prepare_cluster(paths, credentials=credentials, progress=progress)
     postgres.clear_stale_pid_file(cluster)
-    state = replace(
-        state,
-        postgres_folder=str(cluster.folder),
-        postgres_binaries=str(cluster.binaries),
-        postgres_user=cluster.system_user,
-        notes=cluster.notes,
-    )
+    state = replace(state, postgres_folder=str(cluster.folder), notes=cluster.notes)
     state.write(paths.state_file)
     airflow_service.write_passwords(paths, credentials)
     mark = {processes.MARK: paths.stack_id}
@@ -307,9 +305,7 @@ def _start_airflow(
         name, reason = next(iter(found.items()))
         _fail_if_hopeless(paths, supervisor, name, reason, over=time.monotonic() > deadline)
         time.sleep(0.2)
-    airflow_service.ensure_pool(
-        port=state.ports.airflow, credentials=credentials, slots=airflow_service.default_slots()
-    )
+    airflow_service.ensure_pool(port=state.ports.airflow, credentials=credentials)
 
 
 def _wait(

@@ -26,8 +26,6 @@ class StackState:
     ports: Ports
     dags_folder: str
     postgres_folder: str | None = None  # None: not made yet
-    postgres_binaries: str | None = None
-    postgres_user: str | None = None  # the system user that Postgres runs as when we are root
     airflow_migrated: str | None = None  # Airflow's version when its database was last migrated
     notes: tuple[str, ...] = field(default=())  # what the user should know about where things lie
 

@@ -40,7 +40,6 @@ class ProgramState:
     state: str  # running, starting, stopped, backoff, fatal, exited, stopping, unknown
     pid: int | None
     started_at_s: int  # seconds since the epoch; 0: never
-    detail: str
 
 
 class Supervisor:
@@ -116,7 +115,6 @@ class Supervisor:
                 state=entry["statename"].lower(),
                 pid=entry["pid"] or None,
                 started_at_s=entry["start"],
-                detail=entry["spawnerr"] or entry["description"],
             )
             for entry in found
         }
