@@ -171,7 +171,7 @@ def test_the_figures_of_a_night(roles: Roles, repository: Repository) -> None:
     assert [example.key for example in figures.example_rejections] == [BAD.key, GONE.key]
     assert figures.quality_labels == {"blurry": 1, "dark": 1}
     assert (figures.mean_confidence, figures.mean_score) == (pytest.approx(0.8), pytest.approx(0.6))
-    assert (figures.review_queue, figures.review_queue_tonight, figures.bytes_read) == (1, 1, 2000)
+    assert (figures.review_queue, figures.review_queue_tonight, figures.size_bytes) == (1, 1, 4000)
     assert figures.reconciliation is not None
     assert figures.reconciliation.adds_up
 
@@ -208,7 +208,7 @@ def test_an_overwritten_photo_counts_once(roles: Roles, repository: Repository) 
 def test_the_figures_of_a_night_without_photos(roles: Roles, repository: Repository) -> None:
     night(roles.app, "r1")
     figures = repository.night_figures("r1")
-    assert (figures.categories, figures.mean_confidence, figures.bytes_read) == ((), None, 0)
+    assert (figures.categories, figures.mean_confidence, figures.size_bytes) == ((), None, 0)
 
 
 def test_reference_shares_are_those_of_earlier_nights_of_the_same_model(roles: Roles, repository: Repository) -> None:
@@ -228,6 +228,19 @@ def test_reference_shares_are_those_of_earlier_nights_of_the_same_model(roles: R
     assert repository.reference_shares(DAY, MODEL, 28) == [both, both]
     assert repository.reference_shares(DAY, MODEL, 1) == [both]
     assert repository.reference_shares(DAY - timedelta(days=3), MODEL, 28) == []
+    begin(roles.app, "y7", run_date=DAY - timedelta(days=1))  # a night that is under way, and one that lists no photo, are none
+    night(roles.app, "y9", run_date=DAY - timedelta(days=1))
+    assert repository.reference_shares(DAY, MODEL, 1, taxonomy_version="t1") == [both]
+    assert repository.reference_shares(DAY, MODEL, 28, taxonomy_version="t2") == []
+
+
+def test_reference_shares_add_up_the_runs_of_a_night(roles: Roles, repository: Repository) -> None:
+    yesterday = DAY - timedelta(days=1)
+    night(roles.app, "r1", A, run_date=yesterday)
+    night(roles.app, "r2", B, unchanged=(A,), run_date=yesterday)
+    night(roles.app, "r3", replace(A, key="incoming/c.jpg"), run_date=yesterday, taxonomy_version="t2")
+    assert repository.reference_shares(DAY, MODEL, 1, taxonomy_version="t1") == [{"shoes": 1, "bags": 1}]
+    assert repository.reference_shares(DAY, MODEL, 1) == [{"shoes": 2, "bags": 1}]
 
 
 def analyst(access: DatabaseAccess) -> Repository:

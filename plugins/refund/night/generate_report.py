@@ -124,7 +124,7 @@ def report_figures(
         ),
         photos_per_second=handled / work_seconds if handled and work_seconds else None,
         late_photos=night.late_photos,
-        size_bytes=night.bytes_read,
+        size_bytes=night.size_bytes,
         notes=row.notes,
         synthetic=row.synthetic,
     )
@@ -135,7 +135,9 @@ def measure_drift(row: RunRow, night: NightFigures, services: Services) -> Drift
     from refund.monitor.drift import compare_shares
 
     settings = services.settings
-    reference = services.repository.reference_shares(row.run_date, row.model, settings.drift_reference_nights)
+    reference = services.repository.reference_shares(
+        row.run_date, row.model, settings.drift_reference_nights, taxonomy_version=row.taxonomy_version
+    )
     return compare_shares(
         night.category_counts,
         reference,

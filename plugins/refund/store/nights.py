@@ -21,9 +21,10 @@ SELECT d.category, count(*), count(*) FILTER (WHERE d.kind = 'auto'), count(*) F
        avg(d.score), avg(s.confidence)
 FROM refund.decision d
 JOIN refund.run r USING (run_id)
-JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
 JOIN refund.prediction s ON s.photo_date = d.photo_date AND s.photo_id = d.photo_id AND s.model = d.model
-WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND p.superseded_by IS NULL
+WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND NOT EXISTS (
+  SELECT FROM refund.photo p
+  WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
 GROUP BY d.category ORDER BY count(*) DESC, d.category
 """
 
@@ -69,12 +70,15 @@ REVIEW_QUEUE = """
 SELECT count(*), count(*) FILTER (WHERE run_date = %(run_date)s) FROM reporting.review_queue
 """
 
-RUN_SIZE = """
-SELECT COALESCE(sum(p.size_bytes), 0)::bigint,
-       count(*) FILTER (WHERE o.photo_date < %(run_date)s AND o.photo_date <> %(undated)s)
-FROM refund.run_photo o
+NIGHT_SIZE = """
+SELECT COALESCE(sum(p.size_bytes), 0)::bigint FROM refund.run_photo o JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
-WHERE o.run_id = %(run_id)s AND o.outcome <> 'unchanged'
+WHERE r.run_date = %(run_date)s AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
+"""
+
+LATE_PHOTOS = """
+SELECT count(*) FROM refund.run_photo
+WHERE run_id = %(run_id)s AND outcome <> 'unchanged' AND photo_date < %(run_date)s AND photo_date <> %(undated)s
 """
 
 RECONCILIATION = """
@@ -84,15 +88,23 @@ WHERE run_id = %(run_id)s
 
 RUN = "SELECT run_date, stage_seconds FROM refund.run WHERE run_id = %(run_id)s"
 
+# The dates first, then their runs' decisions by index: the time it takes must not grow with the history. A decision has
+# model and taxonomy version of its run.
 REFERENCE_SHARES = """
+WITH alike AS (
+  SELECT run_id, run_date FROM refund.run r
+  WHERE run_date < %(run_date)s AND state = 'published' AND NOT synthetic AND model = %(model)s
+    AND (%(taxonomy_version)s::text IS NULL OR taxonomy_version = %(taxonomy_version)s)
+    AND EXISTS (SELECT FROM refund.decision d WHERE d.run_id = r.run_id AND d.superseded_by IS NULL)
+), nights AS (SELECT DISTINCT run_date FROM alike ORDER BY run_date DESC LIMIT %(nights)s)
 SELECT run_date, jsonb_object_agg(category, photos) FROM (
-  SELECT r.run_date, d.category, count(*) AS photos
-  FROM refund.decision d JOIN refund.run r USING (run_id)
-  JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NULL
-  WHERE r.run_date < %(run_date)s AND r.state = 'published' AND NOT r.synthetic AND d.model = %(model)s
-    AND d.superseded_by IS NULL
-  GROUP BY r.run_date, d.category) counted
-GROUP BY run_date ORDER BY run_date DESC LIMIT %(nights)s
+  SELECT run_date, d.category, count(*) AS photos
+  FROM nights JOIN alike USING (run_date) JOIN refund.decision d USING (run_id)
+  WHERE d.superseded_by IS NULL AND NOT EXISTS (
+    SELECT FROM refund.photo p
+    WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
+  GROUP BY run_date, d.category) counted
+GROUP BY run_date ORDER BY run_date
 """
 
 
@@ -117,7 +129,7 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             raise FatalRunError(msg)
         run_date, stage_seconds = run[0]
         values["run_date"] = run_date
-        (means,), (queue,), ((bytes_read, late_photos),) = rows(MEANS), rows(REVIEW_QUEUE), rows(RUN_SIZE)
+        (means,), (queue,), (size,) = rows(MEANS), rows(REVIEW_QUEUE), rows(NIGHT_SIZE)
         reconciliation = rows(RECONCILIATION)
         return NightFigures(
             run_date=run_date,
@@ -143,8 +155,8 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             mean_score=means[1],
             review_queue=queue[0],
             review_queue_tonight=queue[1],
-            bytes_read=bytes_read,
-            late_photos=late_photos,
+            size_bytes=size[0],
+            late_photos=rows(LATE_PHOTOS)[0][0],
             reconciliation=Reconciliation(**dict(zip(Reconciliation.__dataclass_fields__, row, strict=True)))
             if (row := next(iter(reconciliation), None))
             else None,
@@ -152,11 +164,14 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
         )
 
 
-def reference_shares(database: Database, *, run_date: date, model: str, count: int) -> list[dict[str, int]]:
+def reference_shares(
+    database: Database, *, run_date: date, model: str, count: int, taxonomy_version: str | None = None
+) -> list[dict[str, int]]:
     """Category counts of the newest ``count`` earlier nights that this model classified, oldest first.
 
-    Live decisions only; made-up nights are left out.
+    Live decisions only, with ``taxonomy_version`` only those that it sorted; made-up nights are left out.
     """
     with database.connect(readonly=True) as connection, connection.cursor() as cursor:
-        cursor.execute(REFERENCE_SHARES, {"run_date": run_date, "model": model, "nights": count})
-        return [counts for _, counts in reversed(cursor.fetchall())]
+        values = {"run_date": run_date, "model": model, "taxonomy_version": taxonomy_version, "nights": count}
+        cursor.execute(REFERENCE_SHARES, values)
+        return [counts for _, counts in cursor.fetchall()]

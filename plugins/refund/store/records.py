@@ -111,8 +111,8 @@ class NightFigures:
     mean_score: float | None
     review_queue: int  # photos that wait for a person, of all nights
     review_queue_tonight: int  # of these, the night's
-    bytes_read: int  # of the run's photos that were not unchanged
-    late_photos: int  # of these, those whose photo date lies before the run date
+    size_bytes: int  # of the night's photos
+    late_photos: int  # of the run's that were not unchanged, those whose photo date lies before the run date
     reconciliation: Reconciliation | None  # None before the run is published
     stage_seconds: dict[str, float]
 

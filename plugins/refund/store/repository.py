@@ -300,9 +300,13 @@ class Repository:
         """The figures of the run and its night, see `refund.store.nights.night_figures`."""
         return nights.night_figures(self.database, run_id)
 
-    def reference_shares(self, run_date: date, model: str, count: int) -> list[dict[str, int]]:
+    def reference_shares(
+        self, run_date: date, model: str, count: int, *, taxonomy_version: str | None = None
+    ) -> list[dict[str, int]]:
         """Category counts of earlier nights, see `refund.store.nights.reference_shares`."""
-        return nights.reference_shares(self.database, run_date=run_date, model=model, count=count)
+        return nights.reference_shares(
+            self.database, run_date=run_date, model=model, count=count, taxonomy_version=taxonomy_version
+        )
 
     def raise_alert(
         self,
