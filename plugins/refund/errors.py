@@ -146,7 +146,7 @@ class LabelMismatchError(ConfigurationError):
     def __init__(self, *, model_key: str, output_count: int, label_count: int) -> None:
         super().__init__(
             f"model {model_key} gives {output_count} scores but its labels name {label_count} classes; "
-            f"register weights and labels together: refund model build --labels FILE"
+            f"rebuild and register the model with this release: refund model build"
         )
 
 

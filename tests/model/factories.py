@@ -36,7 +36,7 @@ def make_labels(*names: str) -> Labels:
 
 def make_taxonomy(labels: Labels, *categories: str) -> Taxonomy:
     return Taxonomy(
-        version="1",
+        declared_version="1",
         sha256="d" * 64,
         class_ids=labels.class_ids,
         class_categories=categories,

@@ -197,8 +197,12 @@ def test_an_artefact_that_litert_cannot_read_is_refused(tmp_path: Path) -> None:
 
 def test_a_card_for_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     make_unit(tmp_path, class_count=4)
-    with pytest.raises(LabelMismatchError, match="gives 4 scores but its labels name 3 classes"):
+    with pytest.raises(LabelMismatchError) as caught:
         load(tmp_path)
+    assert str(caught.value) == (
+        "model tiny@1.0-float32 gives 4 scores but its labels name 3 classes; rebuild and register the model with this "
+        "release: refund model build"
+    )
 
 
 def test_a_network_with_another_number_of_outputs_is_refused(tmp_path: Path) -> None:

@@ -53,12 +53,20 @@ _VERSION_LINE = re.compile(r"# version: ([A-Za-z0-9][A-Za-z0-9._-]*)")
 class Taxonomy:
     """Which category and which node of the Google product taxonomy every class belongs to, in label order."""
 
-    version: str  # as the file's first line gives it; every decision is stored with it
-    sha256: str  # of the mapping, so that an edit without a new version can be told
+    declared_version: str  # as the file's first line gives it
+    sha256: str  # of the mapping
     class_ids: tuple[str, ...]
     class_categories: tuple[str, ...]  # same order
     product_ids: tuple[int | None, ...]  # None for not_a_product
     product_paths: tuple[str | None, ...]
+
+    @property
+    def version(self) -> str:
+        """The declared version and the start of the mapping's SHA-256, as ``1-1b99baaf``; decisions are stored with it.
+
+        So an edit is another version even where its author left the first line as it was.
+        """
+        return f"{self.declared_version}-{self.sha256[:8]}"
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -132,7 +140,7 @@ def load_taxonomy(path: Path | None = None, *, labels: Labels) -> Taxonomy:
         raise TaxonomyError(msg)
     ordered = [by_class[class_id] for class_id in labels.class_ids]
     return Taxonomy(
-        version=version[1],
+        declared_version=version[1],
         sha256=sha256("\n".join("\t".join(row) for row in ordered).encode()).hexdigest(),
         class_ids=labels.class_ids,
         class_categories=tuple(row[2] for row in ordered),
