@@ -70,6 +70,12 @@ def test_a_scheduler_that_is_ill_for_a_minute_ends_the_waiting(state: str) -> No
     )
 
 
+def test_a_run_that_has_ended_is_never_given_up() -> None:
+    stall = watching(fault=lambda: "reports unhealthy")
+    stall.look([row("running")], "running", now=1000.0)
+    stall.look([row("success")], "success", now=1064.0)
+
+
 def test_a_scheduler_that_recovers_is_forgiven() -> None:
     faults: list[str | None] = ["reports unhealthy", None, "reports unhealthy"]
     stall = watching(fault=lambda: faults.pop(0))

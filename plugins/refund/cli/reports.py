@@ -42,7 +42,7 @@ def report(
     if as_json:
         print_json(row.body)
         return
-    typer.echo(render_text(ReportFigures.from_dict(row.body)))
+    typer.echo(printable(render_text(ReportFigures.from_dict(row.body))))
     console.print(f"Page   {row.html_uri}\nTable  {row.csv_uri}")
 
 

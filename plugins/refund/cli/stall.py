@@ -44,6 +44,8 @@ class Stall:
         Raises:
             StackError: it will not go on by itself.
         """
+        if state not in {"queued", "running"}:
+            return
         seen = state, [(row.task_id, row.map_index, row.state, row.try_number) for row in rows]
         if seen != self._seen:
             self._seen, self._moved_at = seen, now
