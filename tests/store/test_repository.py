@@ -12,7 +12,8 @@ import pytest
 from refund.errors import DatabaseUnavailableError, FatalRunError, QueryError, ReasonCode
 from refund.monitor.drift import compare_shares
 from refund.settings import DatabaseAccess
-from refund.store.database import Database
+from refund.store import repository as repository_module
+from refund.store.database import KEEPALIVE, Database
 from refund.store.migrate import migrate
 from refund.store.repository import Repository
 from tests.conftest import Roles, free_port
@@ -228,7 +229,9 @@ def test_reference_shares_are_those_of_earlier_nights_of_the_same_model(roles: R
     assert repository.reference_shares(DAY, MODEL, 28) == [both, both]
     assert repository.reference_shares(DAY, MODEL, 1) == [both]
     assert repository.reference_shares(DAY - timedelta(days=3), MODEL, 28) == []
-    begin(roles.app, "y7", run_date=DAY - timedelta(days=1))  # a night that is under way, and one that lists no photo, are none
+    begin(
+        roles.app, "y7", run_date=DAY - timedelta(days=1)
+    )  # a night that is under way, and one that lists no photo, are none
     night(roles.app, "y9", run_date=DAY - timedelta(days=1))
     assert repository.reference_shares(DAY, MODEL, 1, taxonomy_version="t1") == [both]
     assert repository.reference_shares(DAY, MODEL, 28, taxonomy_version="t2") == []
@@ -251,6 +254,28 @@ def test_a_typed_query_returns_columns_and_rows(roles: Roles) -> None:
     select = analyst(roles.analyst).select
     assert select("SELECT 1 AS a, 'x%s' AS b") == (["a", "b"], [(1, "x%s")])
     assert len(select("SELECT generate_series(1, 9)", limit=4)[1]) == 4
+    assert select("SELECT 1 AS a WHERE false") == (["a"], [])
+    for other in (" -- a comment\n (VALUES (1), (2));", "/* a\n b */ WITH x AS (SELECT 1) TABLE x", "SHOW timezone"):
+        assert len(select(other, limit=1)[1]) == 1
+    assert select("EXPLAIN SELECT 1")[0] == ["QUERY PLAN"]
+
+
+def test_only_the_rows_asked_for_leave_the_server(roles: Roles) -> None:
+    assert analyst(roles.analyst).select("SELECT generate_series(1, 1000000000000)", limit=2)[1] == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("sql", ["SELECT pg_sleep(30)", "EXPLAIN ANALYZE SELECT pg_sleep(30)"])
+def test_a_query_that_takes_too_long_is_given_up(roles: Roles, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
+    monkeypatch.setattr(repository_module, "SELECT_TIMEOUT_S", 0.1)
+    with pytest.raises(QueryError) as caught:
+        analyst(roles.analyst).select(sql, limit=1)
+    assert str(caught.value) == "Postgres took longer than 0.1 s over the query; narrow it, for example by date"
+
+
+def test_a_server_that_falls_silent_is_noticed(roles: Roles) -> None:
+    with Database(roles.app).connect() as connection:
+        options = connection.info.dsn_parameters
+    assert {name: options[name] for name in KEEPALIVE} == {name: str(value) for name, value in KEEPALIVE.items()}
 
 
 @pytest.mark.parametrize(

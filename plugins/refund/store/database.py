@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from refund.errors import (
     AccessDeniedError,
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 EXPECTED_VERSION = "0001"  # the newest file under migrations/versions; a test holds the two together
 CONNECT_TIMEOUT_S = 10
+# A server or network that is gone without a word is noticed after a minute. Waiting for a lock is no silence: the
+# server's kernel goes on answering.
+KEEPALIVE: dict[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 30,  # seconds
+    "keepalives_interval": 10,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
 # libpq gives no SQLSTATE for a connection that was refused, only the server's English text
 _REFUSED = (
     "authentication failed",
@@ -62,6 +71,7 @@ class Database:
                 password=self.access.password,
                 sslmode=self.access.sslmode,
                 connect_timeout=CONNECT_TIMEOUT_S,
+                **KEEPALIVE,
                 options="-c timezone=UTC",
                 application_name="refund",
             )

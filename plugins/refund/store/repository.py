@@ -6,6 +6,7 @@ Every method is one transaction. Publishing a night is `refund.store.publish`, i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,10 @@ INSERT INTO refund.audit (actor, action, subject, details) VALUES (%(actor)s, %(
 # Faults of a query that the driver files under those of the connection: object not in prerequisite state (to write into
 # a view that takes no rows), statement too complex, too many columns, too many arguments.
 _STATES_OF_THE_QUERY = frozenset({"55000", "54001", "54011", "54023"})
+
+SELECT_TIMEOUT_S = 60
+# What Postgres takes into a cursor; comments and brackets may come before it. The rest (EXPLAIN, SHOW) answers briefly.
+_TAKES_CURSOR = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH|VALUES|TABLE)\b", re.IGNORECASE | re.DOTALL)
 
 FINAL_REASONS = [reason.value for reason in ReasonCode if reason.is_final]
 
@@ -342,24 +347,37 @@ class Repository:
     def select(self, sql: str, *, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and at most ``limit`` rows of a query that a person typed, in a read-only transaction.
 
+        Only these rows leave the server, which gives up after `SELECT_TIMEOUT_S`.
+
         Raises:
-            QueryError: Postgres refused it, or it returns no rows.
+            QueryError: Postgres refused it, it returns no rows, or it takes too long.
         """
         import psycopg2
+        from psycopg2 import errors
 
-        with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
-            try:
-                cursor.execute(sql)
-            except psycopg2.Error as exc:
-                if isinstance(exc, psycopg2.OperationalError) and exc.pgcode not in _STATES_OF_THE_QUERY:
-                    raise  # the connection, not the query
-                msg = f"Postgres refused the query: {str(exc).strip()}"
-                raise QueryError(msg) from exc
-            if cursor.description is None:
-                msg = f"expected a query that returns rows, such as SELECT; got {sql.strip()[:80]!r}"
-                raise QueryError(msg)
-            rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
-            return [column.name for column in cursor.description], rows
+        with self.database.connect(readonly=True) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = %s", (f"{SELECT_TIMEOUT_S * 1000:.0f}ms",))
+            with connection.cursor("typed_query" if _TAKES_CURSOR.match(sql) else None) as cursor:
+                try:
+                    cursor.execute(sql)
+                    if cursor.name is None and cursor.description is None:
+                        msg = f"expected a query that returns rows, such as SELECT; got {sql.strip()[:80]!r}"
+                        raise QueryError(msg)
+                    rows = cursor.fetchall() if limit is None else cursor.fetchmany(limit)
+                except errors.QueryCanceled as exc:
+                    msg = (
+                        f"Postgres took longer than {SELECT_TIMEOUT_S} s over the query; narrow it, for example by date"
+                    )
+                    raise QueryError(msg) from exc
+                except psycopg2.Error as exc:
+                    if isinstance(exc, psycopg2.OperationalError) and exc.pgcode not in _STATES_OF_THE_QUERY:
+                        raise  # the connection, not the query
+                    # not the whole text: its quotation begins with the DECLARE that is not the person's
+                    said = ". ".join(part for part in (exc.diag.message_primary, exc.diag.message_hint) if part)
+                    msg = f"Postgres refused the query: {said or str(exc).strip()}"
+                    raise QueryError(msg) from exc
+                return [column.name for column in cursor.description or ()], rows
 
     def _one(self, sql: str, values: Mapping[str, Any], *, readonly: bool = True) -> tuple[Any, ...] | None:
         with self.database.connect(readonly=readonly) as connection, connection.cursor() as cursor:
