@@ -70,7 +70,7 @@ def rejection(call: object) -> RejectedPhotoError:
 
 
 def test_what_is_put_is_listed_and_read(store: ObjectStore) -> None:
-    store.put("one/a.jpg", b"abc", content_type="image/jpeg", metadata={"by": "test"})
+    store.put("one/a.jpg", b"abc", content_type="image/jpeg")
     store.put("one/sub/b.jpg", b"")
     listed = list(store.list("one/"))
     assert [(item.key, item.size_bytes) for item in listed] == [("one/a.jpg", 3), ("one/sub/b.jpg", 0)]
@@ -80,7 +80,7 @@ def test_what_is_put_is_listed_and_read(store: ObjectStore) -> None:
         assert body == {"one/a.jpg": b"abc", "one/sub/b.jpg": b""}[item.key]
     folders, items = store.list_level("one/")
     assert (list(folders), [item.key for item in items]) == (["one/sub/"], ["one/a.jpg"])
-    assert store.list_folders("none/") == []
+    assert store.list_level("none/") == ([], [])
     assert store.uri("one/a.jpg") == "s3://refund-test/one/a.jpg"
 
 
@@ -162,6 +162,31 @@ def test_a_store_goes_on_after_a_refused_write(s3_nanio: S3Access) -> None:
         store.put("five/" + "x" * 2000, b"a" * 100_000)
     store.put("five/ok.jpg", b"1")
     assert store.get("five/ok.jpg") == b"1"
+
+
+def test_a_large_file_is_uploaded_in_parts(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "PART_BYTES", 5 * 1024**2)  # the least that S3 takes
+    body = bytes(range(256)) * 43_000  # 11 MB
+    (tmp_path / "pixels.npy").write_bytes(body)
+    store.upload(tmp_path / "pixels.npy", "large.npy", content_type="application/x-npy")
+    found = store.head("large.npy")
+    assert found is not None
+    assert found.etag.endswith("-3")
+    assert store.get("large.npy", etag=found.etag, size_bytes=len(body)) == body
+
+
+@pytest.mark.parametrize("part_bytes", [5, 5 * 1024**2])
+def test_an_upload_into_a_missing_bucket_or_with_a_wrong_secret_says_so(
+    s3_nanio: S3Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    monkeypatch.setattr(objects, "PART_BYTES", part_bytes)
+    (tmp_path / "file").write_bytes(b"a" * 1000)
+    with pytest.raises(BucketMissingError, match="bucket 'nowhere' does not exist"):
+        ObjectStore(replace(s3_nanio, bucket="nowhere")).upload(tmp_path / "file", "k")
+    with pytest.raises(AccessDeniedError, match="refused to write 'k'"):
+        ObjectStore(replace(s3_nanio, secret_key="wrong")).upload(tmp_path / "file", "k")
+    with pytest.raises(ObjectStoreUnavailableError, match="did not write 'k'"):
+        ObjectStore(replace(s3_nanio, endpoint_url=f"http://127.0.0.1:{free_port()}")).upload(tmp_path / "file", "k")
 
 
 def test_a_server_that_is_not_there_is_a_fault_of_the_moment(s3_moto: S3Access) -> None:

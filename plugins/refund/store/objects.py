@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 60
 RETRY_PAUSE_S = 0.5
+PART_BYTES = 64 * 1024**2  # files from this size on are uploaded in parts: one request takes 5 GB at most
 _COPY_LIMIT_BYTES = 5 * 1024**3  # one copy request; beyond it S3 wants parts
 
 
@@ -84,10 +85,6 @@ class ObjectStore:
                 folders += [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
                 items += [_listed(item) for item in page.get("Contents", ())]
         return folders, items
-
-    def list_folders(self, prefix: str) -> Sequence[str]:
-        """The folders directly below ``prefix``; each ends with a slash."""
-        return self.list_level(prefix)[0]
 
     def head(self, key: str) -> ListedObject | None:
         """The object's size and ETag, or None where there is none in a bucket that exists."""
@@ -178,20 +175,27 @@ class ObjectStore:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def put(
-        self,
-        key: str,
-        body: bytes,
-        content_type: str = "application/octet-stream",
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
+    def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
         """Write an object; it appears whole or not at all."""
-        self._put(key, body, content_type, metadata)
+        with self._translated(f"write {key!r}"), self._write_refused():
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
 
     def upload(self, path: Path, key: str, content_type: str = "application/octet-stream") -> None:
-        """Write a file as an object, without reading it into memory."""
-        with path.open("rb") as body:
-            self._put(key, body, content_type, None)
+        """Write a file of any size as an object, without reading it into memory; it appears whole or not at all."""
+        from boto3.exceptions import S3UploadFailedError
+        from boto3.s3.transfer import TransferConfig
+        from botocore.exceptions import ClientError
+
+        config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4)
+        with self._translated(f"write {key!r}"), self._write_refused():
+            try:
+                self._client.upload_file(
+                    str(path), self.bucket, key, ExtraArgs={"ContentType": content_type}, Config=config
+                )
+            except S3UploadFailedError as exc:
+                if isinstance(exc.__context__, ClientError):  # it hides the server's answer, which says what to do
+                    raise exc.__context__ from exc
+                raise
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file, which appears whole or not at all.
@@ -281,16 +285,16 @@ class ObjectStore:
             raise _BrokenBodyError(seen=f"{len(body)} bytes, announced were {answer['ContentLength']}")
         return body
 
-    def _put(self, key: str, body: Any, content_type: str, metadata: Mapping[str, str] | None) -> None:
-        with self._translated(f"write {key!r}"):
-            try:
-                self._client.put_object(
-                    Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, Metadata=dict(metadata or {})
-                )
-            except self._client.exceptions.ClientError as exc:
-                if is_refusal(exc):
-                    self._forget_client()  # some servers leave the refused body unread, which spoils the connection
-                raise
+    @contextmanager
+    def _write_refused(self) -> Iterator[None]:
+        from botocore.exceptions import ClientError
+
+        try:
+            yield
+        except ClientError as exc:
+            if is_refusal(exc):
+                self._forget_client()  # some servers leave the refused body unread, which spoils the connection
+            raise
 
     def _forget_client(self) -> None:
         with self._lock:
