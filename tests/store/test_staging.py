@@ -48,7 +48,6 @@ def test_a_folder_is_read_as_it_was_written_and_replaced_whole(staging: Staging)
     assert contents(staging, uri) == {"a": b"1", "b": b"22"}
     fill(staging, uri, c=b"")
     assert contents(staging, uri) == {"c": b""}
-    assert staging.list(staging.uri("run")) == [uri]
 
 
 def test_an_empty_folder_is_a_folder(staging: Staging) -> None:
@@ -68,21 +67,19 @@ def test_a_folder_that_fails_leaves_what_was_there(staging: Staging) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert contents(staging, uri) == {"a": b"1"}
-    assert staging.list(staging.root) == [uri]
 
 
-def test_files_are_written_read_listed_and_removed(staging: Staging) -> None:
+def test_files_are_written_read_and_removed(staging: Staging) -> None:
     uri = staging.uri("run", "plan.json")
     staging.write_file(uri, b"{}")
     staging.write_file(uri, b"[]")
     assert (staging.read_file(uri), staging.exists(uri)) == (b"[]", True)
     fill(staging, staging.uri("run", "shard"), stage=b"7")
     assert staging.read_file(f"{staging.uri('run', 'shard')}/stage") == b"7"
-    assert staging.list(staging.uri("run")) == [uri, staging.uri("run", "shard")]
     for _ in range(2):
         staging.remove(staging.uri("run"))
-    assert staging.list(staging.root) == []
     assert not staging.exists(uri)
+    assert not staging.exists(staging.uri("run", "shard"))
 
 
 def test_what_is_missing_says_where_to_clear(staging: Staging) -> None:
@@ -189,3 +186,37 @@ def test_a_staged_file_that_the_store_does_not_hand_over_is_not_called_missing(
     with pytest.raises(StagingCorruptError) as caught:
         staging.read_file(staging.uri("plan.json"))
     assert str(caught.value) == f"{staging.uri('plan.json')}: archived; clear the run from the task fetch on"
+
+
+def test_only_the_files_named_are_downloaded(staging: Staging, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = staging.uri("run", "pack")
+    fill(staging, uri, **{"pixels.npy": b"large", "photos.parquet": b"small"})
+    downloaded: list[str] = []
+    download = ObjectStore.download
+
+    def counted(store: ObjectStore, key: str, path: Path) -> None:
+        downloaded.append(path.name)
+        download(store, key, path)
+
+    monkeypatch.setattr(ObjectStore, "download", counted)
+    with staging.readable_folder(uri, names=["photos.parquet"]) as folder:
+        assert (folder / "photos.parquet").read_bytes() == b"small"
+    assert downloaded == (["photos.parquet"] if uri.startswith("s3://") else [])
+    with (
+        pytest.raises(StagingMissingError, match=r"pack/other is not there"),
+        staging.readable_folder(uri, names=["other"]),
+    ):
+        pass
+
+
+def test_a_disk_that_fills_while_a_folder_is_fetched_says_how_much_is_needed(
+    s3_moto: S3Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    staging = Staging(f"s3://{s3_moto.bucket}/full", s3=s3_moto)
+    fill(staging, staging.uri("pack"), a=b"1")
+    monkeypatch.setattr(ObjectStore, "download", fail)
+    with pytest.raises(DiskSpaceError, match=r"refund-staged-\S+ has .* MB free, the run needs"):
+        contents(staging, staging.uri("pack"))

@@ -85,7 +85,7 @@ def _tables(services: Services, shards: list[ShardLayout]) -> Iterator[ShardTabl
     for shard in shards:
         with (
             services.staging.readable_folder(shard.manifest) as manifest,
-            services.staging.readable_folder(shard.pack) as pack,
+            services.staging.readable_folder(shard.pack, names=[PHOTOS_FILE]) as pack,  # not the pixels
             services.staging.readable_folder(shard.predictions) as predictions,
         ):
             yield ShardTables(

@@ -46,11 +46,10 @@ class _Place(Protocol):
     @property
     def scratch(self) -> Path | None: ...
     def publish(self, folder: Path, path: str) -> None: ...
-    def readable_folder(self, path: str) -> Iterator[Path]: ...
+    def readable_folder(self, path: str, names: Sequence[str] | None) -> Iterator[Path]: ...
     def write_file(self, path: str, body: bytes) -> None: ...
     def read_file(self, path: str) -> bytes | None: ...
     def exists(self, path: str) -> bool: ...
-    def names(self, path: str) -> Sequence[str]: ...
     def remove(self, path: str) -> None: ...
     def remove_stale(self, before: datetime) -> Sequence[str]: ...
     def free_bytes(self) -> int | None: ...
@@ -90,42 +89,51 @@ class Staging:
 
     @contextmanager
     def writable_folder(self, uri: str) -> Iterator[Path]:
-        """A local folder to fill; on a clean exit it replaces what was at ``uri``, on an exception nothing changes.
+        """A local folder to fill; on a clean exit it replaces what was at ``uri``.
+
+        If filling it fails, nothing changes. If publishing it fails, or the process is killed meanwhile, nothing may be
+        left at ``uri``: a bucket's old files go before the new ones come. A half of either is never read.
 
         Raises:
             DiskSpaceError: the disk is full.
         """
         path = self._path(uri)
         scratch = self._place.scratch
-        with self._disk_errors(scratch):
+        with _disk_errors(scratch):
             if scratch is not None:
                 scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=scratch))
         try:
-            with self._disk_errors(folder):
+            with _disk_errors(folder):
                 yield folder
                 self._place.publish(folder, path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def readable_folder(self, uri: str) -> Iterator[Path]:
-        """A local folder with the files of ``uri``; not to be written to.
+    def readable_folder(self, uri: str, *, names: Sequence[str] | None = None) -> Iterator[Path]:
+        """A local folder with the files of ``uri``, or at least those of these ``names``; not to be written to.
+
+        A bucket's files are downloaded, so name those that are needed where others are large.
 
         Raises:
-            StagingMissingError: it is not there.
+            StagingMissingError: it, or a file named, is not there.
             StagingCorruptError: it is not what was written (a bucket only).
+            DiskSpaceError: the disk cannot hold the download (a bucket only).
         """
         path = self._path(uri)
         if not self._place.exists(path):
             raise StagingMissingError(uri=uri)
-        with contextmanager(self._place.readable_folder)(path) as folder:
+        with contextmanager(self._place.readable_folder)(path, names) as folder:
+            for name in names or ():
+                if not (folder / name).is_file():
+                    raise StagingMissingError(uri=f"{uri}/{name}")
             yield folder
 
     def write_file(self, uri: str, body: bytes) -> None:
         """Write one file; it replaces what was there."""
         path = self._path(uri)
-        with self._disk_errors(self._place.scratch):
+        with _disk_errors(self._place.scratch):
             self._place.write_file(path, body)
 
     def read_file(self, uri: str) -> bytes:
@@ -142,11 +150,6 @@ class Staging:
     def exists(self, uri: str) -> bool:
         """Whether a file or a finished folder is there."""
         return self._place.exists(self._path(uri))
-
-    def list(self, uri: str) -> Sequence[str]:
-        """URIs of what lies directly below ``uri``, sorted; unfinished folders are left out."""
-        path = self._path(uri) if uri.rstrip("/") != self.root else ""
-        return [f"{uri.rstrip('/')}/{name}" for name in sorted(self._place.names(path))]
 
     def remove(self, uri: str) -> None:
         """Remove a file, or a folder and all below it; that it is not there is no error."""
@@ -166,24 +169,6 @@ class Staging:
             msg = f"{uri!r} does not name a file or folder in the staging folder {self.root!r}"
             raise SettingsError(msg)
         return path
-
-    @contextmanager
-    def _disk_errors(self, folder: Path | None) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            place = folder or Path(tempfile.gettempdir())
-            if exc.errno == errno.ENOSPC:
-                free_bytes = shutil.disk_usage(_existing(place)).free
-                needed_bytes = free_bytes + sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-                raise DiskSpaceError(path=str(place), free_bytes=free_bytes, needed_bytes=needed_bytes) from exc
-            if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
-                msg = (
-                    f"{exc.filename or place} cannot be written: {exc.strerror}; point REFUND_STAGING_ROOT at a folder "
-                    f"that this worker's user may write"
-                )
-                raise SettingsError(msg) from exc
-            raise
 
 
 class _Disk:
@@ -208,7 +193,7 @@ class _Disk:
         else:
             folder.rename(target)
 
-    def readable_folder(self, path: str) -> Iterator[Path]:
+    def readable_folder(self, path: str, names: Sequence[str] | None) -> Iterator[Path]:
         yield self.root / path
 
     def write_file(self, path: str, body: bytes) -> None:
@@ -232,11 +217,6 @@ class _Disk:
 
     def exists(self, path: str) -> bool:
         return (self.root / path).exists()
-
-    def names(self, path: str) -> Sequence[str]:
-        folder = self.root / path
-        found = folder.iterdir() if folder.is_dir() else ()
-        return [entry.name for entry in found if not entry.name.startswith(_TEMPORARY)]
 
     def remove(self, path: str) -> None:
         target = self.root / path
@@ -277,24 +257,28 @@ class _Bucket:
                 sizes[name] = file.stat().st_size
         self.objects.put(f"{self.prefix}{path}/{_FILES}", json.dumps(sizes).encode(), "application/json")
 
-    def readable_folder(self, path: str) -> Iterator[Path]:
+    def readable_folder(self, path: str, names: Sequence[str] | None) -> Iterator[Path]:
         listed = self.read_file(f"{path}/{_FILES}")
         sizes: dict[str, int] = json.loads(listed or b"{}")
-        with tempfile.TemporaryDirectory(prefix="refund-staged-") as name:
+        with _disk_errors(None):
+            temporary = tempfile.TemporaryDirectory(prefix="refund-staged-")
+        with temporary as name:
             folder = Path(name)
-            for file, size in sizes.items():
-                uri = self.objects.uri(f"{self.prefix}{path}/{file}")
-                try:
-                    self.objects.download(f"{self.prefix}{path}/{file}", folder / file)
-                except RejectedPhotoError as exc:
-                    raise StagingMissingError(uri=uri) from exc
-                if (folder / file).stat().st_size != size:
-                    msg = (
-                        f"{uri} has {(folder / file).stat().st_size} bytes, its writer wrote {size}; clear the run "
-                        f"from the task fetch on"
-                    )
-                    raise StagingCorruptError(msg)
+            with _disk_errors(folder):
+                for file, size in sizes.items():
+                    if names is None or file in names:
+                        self._fetch(f"{self.prefix}{path}/{file}", folder / file, size)
             yield folder
+
+    def _fetch(self, key: str, target: Path, size: int) -> None:
+        uri = self.objects.uri(key)
+        try:
+            self.objects.download(key, target)
+        except RejectedPhotoError as exc:
+            raise StagingMissingError(uri=uri) from exc
+        if (found := target.stat().st_size) != size:
+            msg = f"{uri} has {found} bytes, its writer wrote {size}; clear the run from the task fetch on"
+            raise StagingCorruptError(msg)
 
     def write_file(self, path: str, body: bytes) -> None:
         self.objects.put(self.prefix + path, body)
@@ -311,12 +295,6 @@ class _Bucket:
     def exists(self, path: str) -> bool:
         return any(self.objects.head(key) for key in (f"{self.prefix}{path}/{_FILES}", self.prefix + path))
 
-    def names(self, path: str) -> Sequence[str]:
-        below = f"{self.prefix}{path}/" if path else self.prefix
-        folders, items = self.objects.list_level(below)
-        keys = (*(folder.rstrip("/") for folder in folders), *(item.key for item in items))
-        return [name for name in (key.removeprefix(below) for key in keys) if name != _FILES]
-
     def remove(self, path: str) -> None:
         self.objects.delete(f"{self.prefix}{path}/{_FILES}")
         for item in list(self.objects.list(f"{self.prefix}{path}/")):
@@ -326,8 +304,9 @@ class _Bucket:
 
     def remove_stale(self, before: datetime) -> Sequence[str]:
         stale = []
-        for name in self.names(""):
-            items = [*self.objects.list(f"{self.prefix}{name}/")]
+        for folder in self.objects.list_level(self.prefix)[0]:
+            name = folder.removeprefix(self.prefix).rstrip("/")
+            items = [*self.objects.list(folder)]
             if items and max(item.last_modified for item in items) < before:
                 self.remove(name)
                 stale.append(name)
@@ -340,3 +319,22 @@ class _Bucket:
 def _existing(path: Path) -> Path:
     """The path, or the nearest of its parents that exists."""
     return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+
+
+@contextmanager
+def _disk_errors(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        place = folder or Path(tempfile.gettempdir())
+        if exc.errno == errno.ENOSPC:
+            free_bytes = shutil.disk_usage(_existing(place)).free
+            needed_bytes = free_bytes + sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+            raise DiskSpaceError(path=str(place), free_bytes=free_bytes, needed_bytes=needed_bytes) from exc
+        if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+            msg = (
+                f"{exc.filename or place} cannot be written: {exc.strerror}; point REFUND_STAGING_ROOT at a folder "
+                f"that this worker's user may write"
+            )
+            raise SettingsError(msg) from exc
+        raise
