@@ -66,7 +66,7 @@ class AirflowApi:
                 "PATCH", f"/api/v2/dags/{dag_id}", params={"update_mask": "is_paused"}, json={"is_paused": False}
             )
             if due is not None and due <= now():
-                run_id = self._await_scheduled(dag_id, run_date)
+                run_id = self._await_scheduled(dag_id, run_date, due=due)
                 if run_id is not None and not conf:
                     return run_id
         body = {"logical_date": None, "partition_key": run_date.isoformat(), "conf": conf}
@@ -83,13 +83,13 @@ class AirflowApi:
                     raise
             time.sleep(0.2)
 
-    def _await_scheduled(self, dag_id: str, run_date: date) -> str | None:
-        """The scheduled run that unpausing brings, once the scheduler has made it; None where it is of another date."""
+    def _await_scheduled(self, dag_id: str, run_date: date, *, due: datetime) -> str | None:
+        """The scheduled run of ``due`` that unpausing brings, once it is there; None where it is of another date."""
         deadline = time.monotonic() + _PATIENCE_S
+        wanted = {"run_type": "scheduled", "order_by": "-run_after", "limit": 1}
         while time.monotonic() < deadline:
-            found = self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns", params={"run_type": "scheduled", "limit": 50})
-            for run in found["dag_runs"]:
-                if run["state"] in {"queued", "running"}:
+            for run in self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=wanted)["dag_runs"]:
+                if _time(run["run_after"]) == due:
                     return str(run["dag_run_id"]) if run["partition_key"] == run_date.isoformat() else None
             time.sleep(0.2)
         return None
