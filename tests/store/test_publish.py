@@ -81,7 +81,7 @@ def test_a_night_without_photos_is_published(roles: Roles) -> None:
     assert publish(
         Database(roles.app), run_id="r1", shards=[], unchanged=None, expected=counts(), at=NOON
     ) == OutcomeCounts(photos=0, classified=0, rejected=0, unchanged=0)
-    assert Repository(Database(roles.app)).require_run("r1").published
+    assert Repository(Database(roles.app)).require_run("r1").state == "published"
 
 
 def test_unchanged_photos_keep_their_outcome_and_are_counted(roles: Roles) -> None:

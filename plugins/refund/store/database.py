@@ -121,12 +121,13 @@ def translate(exc: psycopg2.Error, *, access: DatabaseAccess, connecting: bool =
     if connecting and any(phrase in text for phrase in _REFUSED):
         return AccessDeniedError(
             f"Postgres refused {access.place}: {text}. Correct login, password or schema (the database name) in the "
-            f"Airflow connection refund_db; role and database must exist"
+            f"Airflow connection refund_db (refund migrate takes refund_db_owner, refund sql refund_db_analyst); role "
+            f"and database must exist"
         )
     if isinstance(exc, errors.InsufficientPrivilege):
         return AccessDeniedError(
             f"Postgres does not let {access.place} do this: {text}. Connect as the role that may, or have the owner "
-            f"run: refund migrate"
+            f"run, with the Airflow connection refund_db_owner: refund migrate"
         )
     if isinstance(exc, (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)):
         return DatabaseNotMigratedError(found=f"other than this code knows ({text})", expected=EXPECTED_VERSION)

@@ -30,11 +30,6 @@ SELECT ARRAY(SELECT wanted FROM unnest(ARRAY['refund_app', 'refund_analyst']) AS
 OWNS_DATABASE = "SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()"
 
 
-def expected_version() -> str:
-    """The migration that this code was written for."""
-    return EXPECTED_VERSION
-
-
 def migrate(access: DatabaseAccess) -> list[str]:
     """Apply the migrations that are missing, all in one transaction; return their names, oldest first.
 

@@ -18,19 +18,13 @@ if TYPE_CHECKING:
 # overwritten one keeps its outcome and decision); figures of "the run" count one run.
 CATEGORIES = """
 SELECT d.category, count(*), count(*) FILTER (WHERE d.kind = 'auto'), count(*) FILTER (WHERE d.kind = 'review'),
-       avg(d.score), avg(s.confidence)
+       avg(d.score)
 FROM refund.decision d
 JOIN refund.run r USING (run_id)
-JOIN refund.prediction s ON s.photo_date = d.photo_date AND s.photo_id = d.photo_id AND s.model = d.model
 WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND NOT EXISTS (
   SELECT FROM refund.photo p
   WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
 GROUP BY d.category ORDER BY count(*) DESC, d.category
-"""
-
-RUN_REJECTIONS = """
-SELECT reason, count(*) FROM refund.run_photo WHERE run_id = %(run_id)s AND outcome = 'rejected'
-GROUP BY reason ORDER BY count(*) DESC, reason
 """
 
 NIGHT_REJECTIONS = """
@@ -60,15 +54,7 @@ WHERE r.run_date = %(run_date)s AND o.outcome = 'classified' AND o.superseded_by
 GROUP BY label ORDER BY count(*) DESC, label
 """
 
-MEANS = """
-SELECT avg(p.confidence), avg(d.score) FROM refund.decision d JOIN refund.run r USING (run_id)
-JOIN refund.prediction p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.model = d.model
-WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL
-"""
-
-REVIEW_QUEUE = """
-SELECT count(*), count(*) FILTER (WHERE run_date = %(run_date)s) FROM reporting.review_queue
-"""
+REVIEW_QUEUE = "SELECT count(*) FROM reporting.review_queue"
 
 NIGHT_SIZE = """
 SELECT COALESCE(sum(p.size_bytes), 0)::bigint FROM refund.run_photo o JOIN refund.run r USING (run_id)
@@ -129,7 +115,6 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             raise FatalRunError(msg)
         run_date, stage_seconds = run[0]
         values["run_date"] = run_date
-        (means,), (queue,), (size,) = rows(MEANS), rows(REVIEW_QUEUE), rows(NIGHT_SIZE)
         reconciliation = rows(RECONCILIATION)
         return NightFigures(
             run_date=run_date,
@@ -140,22 +125,17 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
                     auto=auto,
                     review=review,
                     mean_score=mean_score,
-                    mean_confidence=mean_confidence,
                 )
-                for category, photos, auto, review, mean_score, mean_confidence in rows(CATEGORIES)
+                for category, photos, auto, review, mean_score in rows(CATEGORIES)
             ),
-            rejections=dict(rows(RUN_REJECTIONS)),
             night_rejections=dict(rows(NIGHT_REJECTIONS)),
             example_rejections=tuple(
                 RejectionExample(reason=reason, key=key, detail=detail)
                 for reason, key, detail in rows(EXAMPLE_REJECTIONS)
             ),
             quality_labels=dict(rows(QUALITY_LABELS)),
-            mean_confidence=means[0],
-            mean_score=means[1],
-            review_queue=queue[0],
-            review_queue_tonight=queue[1],
-            size_bytes=size[0],
+            review_queue=rows(REVIEW_QUEUE)[0][0],
+            size_bytes=rows(NIGHT_SIZE)[0][0],
             late_photos=rows(LATE_PHOTOS)[0][0],
             reconciliation=Reconciliation(**dict(zip(Reconciliation.__dataclass_fields__, row, strict=True)))
             if (row := next(iter(reconciliation), None))

@@ -13,19 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import ReasonCode, RejectedPhotoError
+from refund.store.s3_clients import boto3_client, obstore_client
 from refund.store.s3_errors import is_missing_bucket, is_missing_key, is_refusal, translate
 
 if TYPE_CHECKING:
     from refund.records import PhotoObject
     from refund.settings import S3Access
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 60
 RETRY_PAUSE_S = 0.5
 PART_BYTES = 64 * 1024**2  # files from this size on are uploaded in parts: one request takes 5 GB at most
 _COPY_LIMIT_BYTES = 5 * 1024**3  # one copy request; beyond it S3 wants parts
@@ -242,14 +241,14 @@ class ObjectStore:
     def _client(self) -> Any:
         with self._lock:
             if "boto3" not in self._made:
-                self._made["boto3"] = _boto3_client(self.access)
+                self._made["boto3"] = boto3_client(self.access)
             return self._made["boto3"]
 
     @property
     def _fast(self) -> Any:
         with self._lock:
             if "obstore" not in self._made:
-                self._made["obstore"] = _obstore(self.access)
+                self._made["obstore"] = obstore_client(self.access)
             return self._made["obstore"]
 
     def _get_fast(self, key: str, *, etag: str | None, size_bytes: int | None) -> bytes:
@@ -361,48 +360,4 @@ def _listed(item: Mapping[str, Any]) -> ListedObject:
         etag=item["ETag"].strip('"'),
         size_bytes=item["Size"],
         last_modified=item["LastModified"],
-    )
-
-
-def _session(access: S3Access) -> Any:
-    import boto3
-
-    return boto3.session.Session(
-        aws_access_key_id=access.access_key, aws_secret_access_key=access.secret_key, region_name=access.region
-    )
-
-
-def _boto3_client(access: S3Access) -> Any:
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "max_attempts": 4},
-        max_pool_connections=32,
-        s3={"addressing_style": "path" if access.endpoint_url else "auto"},
-        # other servers than AWS do not know the newer checksums
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    return _session(access).client("s3", endpoint_url=access.endpoint_url, config=config)
-
-
-def _obstore(access: S3Access) -> Any:
-    from obstore.auth.boto3 import Boto3CredentialProvider
-    from obstore.store import S3Store
-
-    endpoint = {"endpoint": access.endpoint_url} if access.endpoint_url else {}
-    return S3Store(
-        access.bucket,
-        region=access.region,
-        credential_provider=Boto3CredentialProvider(_session(access)),
-        virtual_hosted_style_request=not access.endpoint_url,
-        client_options={
-            "allow_http": (access.endpoint_url or "").startswith("http://"),
-            "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
-            "timeout": timedelta(seconds=READ_TIMEOUT_S),
-        },
-        retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=10)},
-        **endpoint,
     )

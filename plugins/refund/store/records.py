@@ -32,11 +32,6 @@ class RunRow:
     finished_at: datetime | None
 
     @property
-    def published(self) -> bool:
-        """Whether its rows are visible."""
-        return self.state == "published"
-
-    @property
     def counts(self) -> OutcomeCounts | None:
         """What became of its photos, once known."""
         if self.photos is None or self.classified is None or self.rejected is None or self.unchanged is None:
@@ -85,7 +80,6 @@ class CategoryFigures:
     auto: int
     review: int
     mean_score: float  # ratio, 0 to 1
-    mean_confidence: float  # ratio, 0 to 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +97,10 @@ class NightFigures:
 
     run_date: date
     categories: tuple[CategoryFigures, ...]  # of the night, most photos first
-    rejections: dict[str, int]  # of the run, by reason code
     night_rejections: dict[str, int]  # of the night, by reason code
     example_rejections: tuple[RejectionExample, ...]  # of the night
     quality_labels: dict[str, int]  # of the night's classified photos
-    mean_confidence: float | None  # of the night; None without classified photos
-    mean_score: float | None
     review_queue: int  # photos that wait for a person, of all nights
-    review_queue_tonight: int  # of these, the night's
     size_bytes: int  # of the night's photos
     late_photos: int  # of the run's that were not unchanged, those whose photo date lies before the run date
     reconciliation: Reconciliation | None  # None before the run is published

@@ -1,4 +1,4 @@
-"""Reads and writes the rows of ``refund``: runs, standing outcomes, drift, alerts, reports, traces.
+"""Reads and writes the rows of ``refund``: runs, standing outcomes, drift, alerts, reports.
 
 Every method is one transaction. Publishing a night is `refund.store.publish`, its figures are `refund.store.nights`.
 """
@@ -119,10 +119,6 @@ ON CONFLICT (dedupe_key) DO UPDATE SET
   severity = EXCLUDED.severity, message = EXCLUDED.message, details = EXCLUDED.details,
   last_seen_at = GREATEST(known.last_seen_at, EXCLUDED.last_seen_at)
 RETURNING seen_count
-"""
-
-AUDIT = """
-INSERT INTO refund.audit (actor, action, subject, details) VALUES (%(actor)s, %(action)s, %(subject)s, %(details)s)
 """
 
 # Faults of a query that the driver files under those of the connection: object not in prerequisite state (to write into
@@ -338,11 +334,6 @@ class Repository:
         }
         row = self._one(RAISE_ALERT, values, readonly=False)
         return int(row[0]) if row else 0
-
-    def audit(self, *, actor: str, action: str, subject: str, details: Mapping[str, Any] | None = None) -> None:
-        """Note who did what."""
-        values = {"actor": actor, "action": action, "subject": subject, "details": json.dumps(dict(details or {}))}
-        self._change(AUDIT, values)
 
     def select(self, sql: str, *, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and at most ``limit`` rows of a query that a person typed, in a read-only transaction.

@@ -1,0 +1,58 @@
+"""Makes the two S3 clients of `refund.store.objects`, with their timeouts and retries."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refund.settings import S3Access
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+
+
+def _session(access: S3Access) -> Any:
+    import boto3
+
+    return boto3.session.Session(
+        aws_access_key_id=access.access_key, aws_secret_access_key=access.secret_key, region_name=access.region
+    )
+
+
+def boto3_client(access: S3Access) -> Any:
+    """The client that lists, writes and has the last word."""
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"mode": "standard", "max_attempts": 4},
+        max_pool_connections=32,
+        s3={"addressing_style": "path" if access.endpoint_url else "auto"},
+        # other servers than AWS do not know the newer checksums
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return _session(access).client("s3", endpoint_url=access.endpoint_url, config=config)
+
+
+def obstore_client(access: S3Access) -> Any:
+    """The client that reads fast."""
+    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.store import S3Store
+
+    endpoint = {"endpoint": access.endpoint_url} if access.endpoint_url else {}
+    return S3Store(
+        access.bucket,
+        region=access.region,
+        credential_provider=Boto3CredentialProvider(_session(access)),
+        virtual_hosted_style_request=not access.endpoint_url,
+        client_options={
+            "allow_http": (access.endpoint_url or "").startswith("http://"),
+            "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+            "timeout": timedelta(seconds=READ_TIMEOUT_S),
+        },
+        retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=10)},
+        **endpoint,
+    )
