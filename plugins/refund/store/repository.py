@@ -109,7 +109,7 @@ SELECT run_id, measure, run_date, status, distance, threshold, p_value, tonight_
 FROM refund.drift WHERE run_id = %(run_id)s ORDER BY measure
 """
 
-# A task that is tried again raises the same alert with the same time: that is not another sighting.
+# The same time is not another sighting: callers give a time of the run, which a task that is tried again gives again.
 RAISE_ALERT = """
 INSERT INTO refund.alert AS known (dedupe_key, rule, severity, run_id, run_date, message, details, first_seen_at,
   last_seen_at)
@@ -321,7 +321,10 @@ class Repository:
         details: Mapping[str, Any],
         at: datetime,
     ) -> int:
-        """Write an alert, or count it once more where the key is known and ``at`` is new; return how often seen."""
+        """Write an alert, or count it once more where the key is known and ``at`` is new; return how often seen.
+
+        ``at`` is a time of the run (when it started), not the clock's: a task tried again must not count twice.
+        """
         values = {
             "rule": rule,
             "dedupe_key": dedupe_key,
