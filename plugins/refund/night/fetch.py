@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -77,7 +77,7 @@ def fetch_manifest(run: NightRun, services: Services) -> list[str]:
 
     notes: list[str] = []
     photos = list(_list_photos(run, services, notes))
-    _tell_overlooked(run, services, notes)
+    _tell_overlooked(run, services, notes, at=row.started_at)
     standing: set[UUID] = set()
     if not run.params.force:
         standing = services.repository.standing_outcomes(
@@ -136,7 +136,7 @@ def _list_undated(prefix: str, services: Services) -> Iterator[ListedObject]:
             yield from (item for item in services.objects.list(folder) if keys.is_photo(item.key))
 
 
-def _tell_overlooked(run: NightRun, services: Services, notes: list[str]) -> None:
+def _tell_overlooked(run: NightRun, services: Services, notes: list[str], *, at: datetime) -> None:
     """Note and alert date folders that lie before tonight's window and that no published night has looked at.
 
     After an outage longer than ``late_days`` the schedule goes on with last night, and nothing else would say so.
@@ -154,7 +154,7 @@ def _tell_overlooked(run: NightRun, services: Services, notes: list[str]) -> Non
             run_date=run.run_date,
             message=text,
             details={},
-            at=services.now(),
+            at=at,
         )
 
 

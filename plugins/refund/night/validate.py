@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from refund import keys
-from refund.errors import FatalRunError, ReasonCode, RejectedPhotoError
+from refund.errors import AccessDeniedError, FatalRunError, ReasonCode, RejectedPhotoError
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, dump
 from refund.night.staged import STAGE_FILE, manifest_photos, read_manifest
 from refund.records import PhotoFacts, PhotoObject
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ENOUGH_TO_TELL = 3  # photos; with fewer, all refused may be chance
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024  # bodies downloaded ahead of decoding
 _DOWNLOADS_AT_ONCE = 16
 # nothing of this version is left to quarantine, or the store does not let us
@@ -51,6 +52,7 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
         photos = manifest_photos(read_manifest(folder))
     with services.staging.writable_folder(layout.pack) as folder:
         facts = decode_photos(photos, folder, services)
+        check_readable(facts, place=services.objects.access.place)
         quarantined = [_quarantine(photo, fact, run, services) for photo, fact in zip(photos, facts, strict=True)]
         rejected = sum(not fact.ok for fact in facts)
         _write_facts(folder, photos, facts, quarantined)
@@ -96,6 +98,20 @@ def decode_photos(photos: list[PhotoObject], folder: Path, services: Services) -
         msg = f"{len(missing)} of {len(photos)} photos got no verdict, for example {missing[0]!r}; clear this task"
         raise FatalRunError(msg)
     return complete
+
+
+def check_readable(facts: Sequence[PhotoFacts], *, place: str) -> None:
+    """One photo that the store refuses is that photo's fault; all of a shard's are the fault of our rights.
+
+    Raises:
+        AccessDeniedError: every one of at least three photos was refused.
+    """
+    if len(facts) >= _ENOUGH_TO_TELL and all(fact.reason is ReasonCode.UNREADABLE for fact in facts):
+        msg = (
+            f"S3 at {place} refused every one of the shard's {len(facts)} photos, for example: "
+            f"{facts[0].detail}. Give the user of the Airflow connection refund_s3 the right to read (s3:GetObject)"
+        )
+        raise AccessDeniedError(msg)
 
 
 def _quarantine(photo: PhotoObject, fact: PhotoFacts, run: NightRun, services: Services) -> str | None:
