@@ -152,7 +152,7 @@ def s3_moto() -> Iterator[S3Access]:
     access = S3Access(
         bucket="refund-test", endpoint_url=f"http://{host}:{port}", access_key="test", secret_key="test-secret"
     )
-    _make_bucket(access)
+    make_bucket(access)
     yield access
     server.stop()
 
@@ -175,7 +175,7 @@ def s3_nanio() -> Iterator[S3Access]:
     with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _await_port(port, process)
-            _make_bucket(access)
+            make_bucket(access)
             yield access
         finally:
             process.terminate()
@@ -183,7 +183,8 @@ def s3_nanio() -> Iterator[S3Access]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make_bucket(access: S3Access) -> None:
+def make_bucket(access: S3Access) -> None:
+    """Make the bucket that ``access`` names."""
     import boto3
 
     client: Any = boto3.client(

@@ -22,7 +22,7 @@ from refund.night.validate import validate_shard
 from refund.params import NightParams
 from refund.settings import S3Access, Settings
 from refund.store.migrate import migrate
-from tests.conftest import Roles, fresh_database
+from tests.conftest import Roles, fresh_database, make_bucket
 from tests.night.factories import write_model
 
 DAY = date(2026, 11, 21)
@@ -78,18 +78,8 @@ class World:
 @pytest.fixture
 def world(postgres: Roles, s3_moto: S3Access, tmp_path: Path) -> Iterator[World]:
     """A migrated database, an empty bucket and a champion."""
-    import boto3
-
     s3 = replace(s3_moto, bucket=f"night-{secrets.token_hex(6)}")
-    client = boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint_url,
-        region_name=s3.region,
-        aws_access_key_id=s3.access_key,
-        aws_secret_access_key=s3.secret_key,
-    )
-    client.create_bucket(Bucket=s3.bucket)
-    client.close()
+    make_bucket(s3)
     settings = Settings(
         staging_root=(tmp_path / "staging").as_uri(),
         cache_dir=str(tmp_path / "cache"),

@@ -90,7 +90,7 @@ COMMENT ON COLUMN refund.run.run_id IS 'Airflow''s run id.';
 COMMENT ON COLUMN refund.run.run_date IS 'The night that the run publishes; not the date of the photos.';
 COMMENT ON COLUMN refund.run.state IS 'running, published, failed or dry_run.';
 COMMENT ON COLUMN refund.run.model IS 'Model that the run was given when it began; kept when its tasks are cleared.';
-COMMENT ON COLUMN refund.run.taxonomy_version IS 'Version of include/taxonomy.csv.';
+COMMENT ON COLUMN refund.run.taxonomy_version IS 'Version of include/taxonomy.csv, with the first digits of its SHA-256.';
 COMMENT ON COLUMN refund.run.code_version IS 'Version of the refund package.';
 COMMENT ON COLUMN refund.run.params IS 'Parameters of the run.';
 COMMENT ON COLUMN refund.run.photos IS 'Photos in the run''s manifest.';
