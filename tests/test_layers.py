@@ -15,6 +15,7 @@ LAYERS = [
     {"imaging", "model", "monitor"},
     {"store", "report"},
     {"night"},
+    {"lifecycle"},
     {"airflow_glue"},
     {"airflow_plugin", "cli", "desk", "local"},
 ]

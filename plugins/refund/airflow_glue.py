@@ -60,13 +60,20 @@ def night_task() -> Iterator[NightTask]:
     """
     from airflow.sdk import get_current_context
 
-    from refund.night.services import open_services
-
     with airflow_errors():
         run = night_run(get_current_context())
-        access = connections()
-        with open_services(settings=Settings.load(os.environ), s3=access[0], database=access[1]) as services:
+        with task_services() as services:
             yield NightTask(run=run, services=services)
+
+
+@contextmanager
+def task_services() -> Iterator[Services]:
+    """The stores as Airflow's connections name them, for any task or callback."""
+    from refund.night.services import open_services
+
+    s3, database = connections()
+    with open_services(settings=Settings.load(os.environ), s3=s3, database=database) as services:
+        yield services
 
 
 @contextmanager
@@ -199,11 +206,9 @@ def task_states() -> dict[str, str]:
 def on_deadline_missed(context: Mapping[str, Any] | None = None, **_: Any) -> None:
     """Raise an alert for a night that is still running at its deadline; called by Airflow, outside any task."""
     from refund.night.alert_on_drift import alert_overdue
-    from refund.night.services import open_services
 
     dag_run = (context or {}).get("dag_run") or {}
-    access = connections()
-    with open_services(settings=Settings.load(os.environ), s3=access[0], database=access[1]) as services:
+    with task_services() as services:
         run_id = str(dag_run.get("run_id") or dag_run.get("dag_run_id") or "unknown")
         run_date = parse_run_date(dag_run["partition_key"]) if dag_run.get("partition_key") else None
         alert_overdue(run_id=run_id, run_date=run_date, services=services)

@@ -136,6 +136,26 @@ class ModelArtefactError(ConfigurationError):
     """A model file is missing, altered or unreadable, so no prediction by it could be trusted."""
 
 
+class ModelExistsError(ConfigurationError):
+    """A model version is registered already with other content; a version never changes."""
+
+
+class PromotionRefusedError(ConfigurationError):
+    """A model may not become the alias's: not evaluated, not agreeing with its float32 form, or significantly worse."""
+
+
+class RollbackError(ConfigurationError):
+    """An alias has no earlier model to go back to."""
+
+
+class LabelledSetError(ConfigurationError):
+    """A set of photographs, or the labels given with it, cannot be used."""
+
+
+class ReviewImportError(ConfigurationError):
+    """A file of reviews has rows that cannot be taken; none of it was."""
+
+
 class WeightsDownloadError(ConfigurationError):
     """Keras could not download its weights; give a file, or allow the packaged network."""
 

@@ -7,6 +7,7 @@ laptop, from the local stack.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ class S3Access:
     region: str = "us-east-1"
     access_key: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
+    ca_file: str | None = None  # certificates to trust instead of the system's, PEM
 
     @property
     def place(self) -> str:
@@ -44,6 +46,7 @@ class DatabaseAccess:
     user: str = "refund_app"
     password: str | None = field(default=None, repr=False)
     sslmode: str = "prefer"
+    ca_file: str | None = None  # libpq's sslrootcert, for sslmode verify-ca and verify-full
 
     @property
     def place(self) -> str:
@@ -98,6 +101,18 @@ class Settings:
     staging_keep_days: int = field(
         default=7, metadata={"help": "Staged files of failed runs are removed after this.", "min": 1}
     )
+    audit_share: float = field(
+        default=0.01, metadata={"help": "Share of automatic decisions that people check.", "min": 0, "max": 1}
+    )
+    quality_window_days: int = field(
+        default=7, metadata={"help": "Run dates that accuracy over time is measured on.", "min": 1}
+    )
+    quality_min_audits: int = field(
+        default=100, metadata={"help": "Fewer reviewed audits in the window: insufficient_data.", "min": 2}
+    )
+    quality_min_accuracy: float = field(
+        default=0.8, metadata={"help": "Accuracy whose lower bound below this raises an alert.", "min": 0, "max": 1}
+    )
 
     def __post_init__(self) -> None:
         try:
@@ -105,10 +120,11 @@ class Settings:
         except ValueError as exc:
             raise SettingsError(str(exc)) from exc
         for spec in fields(self):
-            low = spec.metadata.get("min")
+            low, high = spec.metadata.get("min"), spec.metadata.get("max")
             value = getattr(self, spec.name)
-            if low is not None and not value >= low:  # also refuses NaN
-                msg = f"setting {spec.name} (REFUND_{spec.name.upper()}) must be {low} or more, got {value}"
+            if low is not None and not low <= value <= (math.inf if high is None else high):  # also refuses NaN
+                wanted = f"{low} or more" if high is None else f"from {low} to {high}"
+                msg = f"setting {spec.name} (REFUND_{spec.name.upper()}) must be {wanted}, got {value}"
                 raise SettingsError(msg)
 
     @property

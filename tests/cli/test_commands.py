@@ -278,11 +278,10 @@ def test_without_any_stack_the_way_to_one_is_told(arguments: list[str], tmp_path
 
 def commands() -> dict[str, click.Command]:
     """Every command by its words, for example ``model list``."""
-    from refund.cli import model, night, photos, reports, stack  # noqa: F401 -- they add their commands to `app`
-    from refund.cli.app import app
+    from refund.cli import load_app
 
     found: dict[str, click.Command] = {}
-    waiting = {"": typer.main.get_command(app)}
+    waiting = {"": typer.main.get_command(load_app())}
     while waiting:
         words, command = waiting.popitem()
         inner = getattr(command, "commands", None)
@@ -295,7 +294,7 @@ def commands() -> dict[str, click.Command]:
 
 def test_every_command_of_the_plan_is_there() -> None:
     wanted = ["up", "down", "status", "run", "upload", "night", "classify", "report", "sql", "migrate", "check"]
-    assert set(commands()) == {*wanted, "model list", "model show", "model build"}
+    assert {*wanted, "model list", "model show", "model build"} <= set(commands())
 
 
 def test_every_command_has_help_with_an_example_and_every_option_a_text() -> None:

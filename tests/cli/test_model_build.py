@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from refund.cli import model
+from refund.cli import model_build
 from refund.cli.access import Access
-from refund.cli.model import history_reason, weights_file
+from refund.cli.model_build import history_reason, weights_file
 from refund.errors import ModelArtefactError, SettingsError
 from refund.settings import DatabaseAccess, S3Access, Settings
 from refund.store.objects import ObjectStore
@@ -50,9 +50,9 @@ def test_only_a_local_stack_falls_back_unasked(
         asked.update(given)
         return "m@1"
 
-    monkeypatch.setattr(model, "find_access", lambda: access)
-    monkeypatch.setattr(model, "build_and_register", note)
-    model.build(weights="", fallback=given, champion=True, reason="why", as_json=True)
+    monkeypatch.setattr(model_build, "find_access", lambda: access)
+    monkeypatch.setattr(model_build, "build_and_register", note)
+    model_build.build(weights="", fallback=given, champion=True, reason="why", as_json=True)
     assert asked["fallback"] is expected
     assert asked["reason"] == "why"
 

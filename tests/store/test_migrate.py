@@ -45,7 +45,7 @@ def test_an_empty_database_is_brought_to_the_expected_version_and_the_second_tim
     empty_database: Roles,
 ) -> None:
     assert Database(empty_database.owner).schema_version() is None
-    assert migrate(empty_database.owner) == ["0001"]
+    assert migrate(empty_database.owner) == ["0001", "0002"]
     assert migrate(empty_database.owner) == []
     for access in (empty_database.owner, empty_database.app):
         Database(access).require_schema()
@@ -62,14 +62,14 @@ def test_the_version_that_code_expects_is_the_newest_migration() -> None:
 def test_an_unmigrated_database_is_named_with_the_command_to_run(empty_database: Roles) -> None:
     with pytest.raises(DatabaseNotMigratedError) as caught:
         Database(empty_database.owner).require_schema()
-    assert str(caught.value) == ("the database has schema version none, this code expects 0001; run: refund migrate")
+    assert str(caught.value) == ("the database has schema version none, this code expects 0002; run: refund migrate")
 
 
 def test_a_database_newer_than_the_code_is_left_alone(empty_database: Roles) -> None:
     migrate(empty_database.owner)
     with Database(empty_database.owner).connect() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE refund.alembic_version SET version_num = '0999'")
-    with pytest.raises(DatabaseNotMigratedError, match=r"version 0999, this code expects 0001.*upgrade the code"):
+    with pytest.raises(DatabaseNotMigratedError, match=r"version 0999, this code expects 0002.*upgrade the code"):
         migrate(empty_database.owner)
 
 
@@ -143,7 +143,7 @@ def test_every_table_view_and_column_has_a_comment(database: Roles) -> None:
 
 def test_every_view_can_be_read_by_the_analyst(database: Roles) -> None:
     views = rows(database.owner, f"SELECT c.relname {OURS} AND n.nspname = 'reporting'")
-    assert len(views) == 11
+    assert len(views) == 14
     for (view,) in views:
         assert rows(database.analyst, f"SELECT * FROM reporting.{view}") == []
 

@@ -70,7 +70,7 @@ def run() -> None:
     import tempfile
     from pathlib import Path
 
-    from refund.cli.model import ensure_champion
+    from refund.cli.model_build import ensure_champion
     from refund.cli.night import night
     from refund.cli.photos import upload, yesterday
     from refund.cli.reports import report

@@ -1,0 +1,1 @@
+"""``refund model import``, ``promote``, ``rollback`` and what else changes or checks the registry."""

@@ -1,0 +1,1 @@
+"""``refund model evaluate``: what a model scores on a labelled set."""

@@ -1,0 +1,1 @@
+"""``refund review`` and ``refund quality``: people's verdicts, and the accuracy that they show."""

@@ -1,0 +1,1 @@
+"""From weights to champion: build, import, evaluate, promote, and measure over time."""
