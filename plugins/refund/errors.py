@@ -140,6 +140,13 @@ class ModelExistsError(ConfigurationError):
     """A model version is registered already with other content; a version never changes."""
 
 
+class ModelRetiredError(ConfigurationError):
+    """A retired model was to be used; it stays in the registry for what it predicted, and for nothing else."""
+
+    def __init__(self, *, model: str) -> None:
+        super().__init__(f"model {model} is retired and may not be used; choose another: refund model list")
+
+
 class PromotionRefusedError(ConfigurationError):
     """A model may not become the alias's: not evaluated, not agreeing with its float32 form, or significantly worse."""
 

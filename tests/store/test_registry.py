@@ -96,7 +96,7 @@ def test_an_alias_means_one_model_at_a_time_and_remembers_why(
     assert registry.resolve("net@4").aliases == ("champion",)
     history = "SELECT model, set_by, reason, ended_at IS NULL FROM refund.model_alias_history ORDER BY change_id"
     assert rows(database.owner, history) == [("net@3", "ada", "first", False), ("net@4", "bob", "better", True)]
-    audit = "SELECT actor, subject, details ->> 'to' FROM refund.audit WHERE action = 'model.alias' ORDER BY audit_id"
+    audit = "SELECT actor, subject, details ->> 'to' FROM refund.audit WHERE action = 'model.promote' ORDER BY audit_id"
     assert rows(database.owner, audit) == [("ada", "champion", "net@3"), ("bob", "champion", "net@4")]
 
 
@@ -112,7 +112,7 @@ def test_an_alias_needs_a_reason_a_known_name_and_a_usable_model(
         registry.set_alias("champion", "net@98", by="ada", reason="why")
     with Database(database.app).connect() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE refund.model SET state = 'retired' WHERE model = 'net@5'")
-    with pytest.raises(ConfigurationError, match="net@5 is retired, so it cannot become challenger; choose another"):
+    with pytest.raises(ConfigurationError, match="model net@5 is retired and may not be used; choose another"):
         registry.set_alias("challenger", "net@5", by="ada", reason="why")
 
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refund.errors import ConfigurationError, ModelArtefactError, NoModelError, RejectedPhotoError, SettingsError
+from refund.errors import ConfigurationError, ModelArtefactError, NoModelError, RejectedPhotoError
 from refund.model.card import CARD_FILE, ModelCard
+from refund.store.aliases import Aliases, audit
 
 if TYPE_CHECKING:
     from refund.store.database import Database
     from refund.store.objects import ObjectStore
 
-ALIASES = ("champion", "challenger")
 PREFIX = "models/"
 _INCIDENTAL = ("created_at", "built_with", "metrics")  # card fields in which two builds of one model may differ
 
@@ -39,26 +39,6 @@ INSERT_MODEL = """
 INSERT INTO refund.model (model, name, version, uri, sha256, card, created_by)
 VALUES (%(model)s, %(name)s, %(version)s, %(uri)s, %(sha256)s, %(card)s, %(created_by)s)
 ON CONFLICT (model) DO NOTHING
-"""
-
-# Two changes of one alias at once: the second waits here, whether or not there is a row to lock yet.
-LOCK_ALIAS = "SELECT pg_advisory_xact_lock(hashtext('refund.model_alias.' || %(alias)s))"
-
-CURRENT_ALIAS = """
-SELECT model FROM refund.model_alias_history WHERE alias = %(alias)s AND ended_at IS NULL FOR UPDATE
-"""
-
-END_ALIAS = """
-UPDATE refund.model_alias_history SET ended_at = now() WHERE alias = %(alias)s AND ended_at IS NULL
-"""
-
-START_ALIAS = """
-INSERT INTO refund.model_alias_history (alias, model, set_by, reason)
-VALUES (%(alias)s, %(model)s, %(by)s, %(reason)s)
-"""
-
-AUDIT = """
-INSERT INTO refund.audit (actor, action, subject, details) VALUES (%(by)s, %(action)s, %(subject)s, %(details)s)
 """
 
 
@@ -95,6 +75,7 @@ class Registry:
     def __init__(self, *, objects: ObjectStore, database: Database) -> None:
         self.objects = objects
         self.database = database
+        self.aliases = Aliases(database)
 
     def list(self) -> Sequence[ModelRow]:
         """Every registered model, newest first."""
@@ -141,43 +122,21 @@ class Registry:
             with self.database.connect() as connection, connection.cursor() as cursor:
                 cursor.execute(INSERT_MODEL, values)
                 if cursor.rowcount:
-                    _audit(cursor, by=created_by, action="model.register", subject=card.key, details={})
+                    audit(cursor, by=created_by, action="model.register", subject=card.key, details={})
         row = self.resolve(card.key)
         _require_same(row.card, card)  # another process may have been faster
         return row
 
     def set_alias(self, alias: str, model: str, *, by: str, reason: str) -> bool:
-        """Let an alias mean this ``name@version`` from now on; False where it does already.
+        """See `Aliases.promote`; False where the alias means that model already."""
+        return self.aliases.promote(alias, model, by=by, reason=reason).changed
 
-        The history keeps who, when and why; so does the audit.
+    def rolled_back_to(self, alias: str, since: datetime) -> str | None:
+        """The model that a run goes on with which began with ``alias`` at ``since``, or None for its own.
 
-        Raises:
-            SettingsError: no such alias, or no reason is given.
-            NoModelError: the model is not registered.
-            ConfigurationError: the model is retired.
+        See `refund.store.aliases.followed_rollback`.
         """
-        if alias not in ALIASES:
-            msg = f"there is no alias {alias!r}; expected {' or '.join(ALIASES)}"
-            raise SettingsError(msg)
-        if not reason.strip():
-            msg = f"a change of {alias} needs a reason; say why {model} shall be it"
-            raise SettingsError(msg)
-        row = self.resolve(model)
-        if row.state == "retired":
-            msg = f"{row.model} is retired, so it cannot become {alias}; choose another: refund model list"
-            raise ConfigurationError(msg)
-        values = {"alias": alias, "model": row.model, "by": by, "reason": reason}
-        with self.database.connect() as connection, connection.cursor() as cursor:
-            cursor.execute(LOCK_ALIAS, values)
-            cursor.execute(CURRENT_ALIAS, values)
-            before = next(iter(cursor.fetchall()), (None,))[0]
-            if before == row.model:
-                return False
-            cursor.execute(END_ALIAS, values)
-            cursor.execute(START_ALIAS, values)
-            details = {"from": before, "to": row.model, "reason": reason}
-            _audit(cursor, by=by, action="model.alias", subject=alias, details=details)
-        return True
+        return self.aliases.rolled_back_to(alias, since)
 
     def fetch(self, model: str, cache_dir: Path) -> Path:
         """The model's folder on this machine, downloaded unless it is there, and checked either way.
@@ -284,7 +243,3 @@ def _require_same(known: ModelCard, new: ModelCard) -> None:
             f"the new model a new version"
         )
         raise ConfigurationError(msg)
-
-
-def _audit(cursor: Any, *, by: str, action: str, subject: str, details: Mapping[str, Any]) -> None:
-    cursor.execute(AUDIT, {"by": by, "action": action, "subject": subject, "details": json.dumps(details)})
