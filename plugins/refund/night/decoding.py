@@ -1,0 +1,75 @@
+"""Decode photos that lie anywhere, in isolation, into one file of pixels; a photo that cannot be had costs itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from refund.errors import FatalRunError, ReasonCode, RejectedPhotoError
+from refund.imaging.decode import DEFAULT_SIZE
+from refund.records import PhotoFacts
+from refund.settings import Settings
+
+
+def decode_bodies(
+    bodies: Iterable[tuple[int, bytes | RejectedPhotoError]],
+    *,
+    count: int,
+    pixels_path: Path,
+    settings: Settings,
+    size: tuple[int, int] = DEFAULT_SIZE,
+) -> list[PhotoFacts]:
+    """Decode ``count`` photos, given as (slot, body or why there is none) in any order, into ``pixels_path``.
+
+    Returns one `PhotoFacts` per slot, in order; the pixels are ``(count, H, W, 3) uint8`` for `size` (width, height).
+
+    Raises:
+        DecoderPoolError: the isolated interpreter cannot run.
+        FatalRunError: a slot was never given.
+    """
+    from refund.imaging.pack import create_pixels
+    from refund.imaging.pool import DecoderPool
+
+    facts: list[PhotoFacts | None] = [None] * count
+
+    def readable() -> Iterator[tuple[int, bytes]]:
+        for slot, body in bodies:
+            if isinstance(body, RejectedPhotoError):
+                facts[slot] = PhotoFacts(slot=slot, reason=body.reason, detail=body.detail)
+            else:
+                yield slot, body
+
+    create_pixels(pixels_path, count=count, size=size)
+    with DecoderPool(
+        pixels_path,
+        limits=settings.limits,
+        workers=min(settings.decode_workers or settings.cores, max(1, count)),
+        memory_bytes=settings.decode_memory_bytes,
+        timeout_s=settings.decode_timeout_s,
+        size=size,
+    ) as pool:
+        for fact in pool.decode(readable()):
+            facts[fact.slot] = fact
+    complete = [fact for fact in facts if fact is not None]
+    if len(complete) != count:
+        msg = (
+            f"{count - len(complete)} of {count} photos got no verdict, the first at {facts.index(None)}; run it again"
+        )
+        raise FatalRunError(msg)
+    return complete
+
+
+def read_file(path: Path, *, max_bytes: int) -> bytes | RejectedPhotoError:
+    """The bytes of a regular file, or why it is none that could be classified."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device would be read without end
+            return RejectedPhotoError(ReasonCode.NOT_AN_IMAGE, "it is no regular file")
+        size_bytes = path.stat().st_size
+        if size_bytes > max_bytes:
+            detail = f"{size_bytes:,} bytes, at most {max_bytes:,} are allowed"
+            return RejectedPhotoError(ReasonCode.FILE_TOO_LARGE, detail)
+        return path.read_bytes()
+    except FileNotFoundError:
+        return RejectedPhotoError(ReasonCode.VANISHED, "there is no such file")
+    except OSError as exc:  # a folder, a socket, no permission
+        return RejectedPhotoError(ReasonCode.NOT_AN_IMAGE, f"it cannot be read: {exc.strerror}")
