@@ -80,6 +80,23 @@ def test_a_run_follows_the_rollbacks_of_its_own_model_and_no_promotion(
     assert followed_rollback(changes(*told), minute(began_after - 0.5)) == expected
 
 
+@pytest.mark.parametrize(
+    ("told", "began_after", "expected"),
+    [
+        (("A", "B", "<A"), 3, "A"),  # taken back between the health check's question and its entry
+        (("A", "B", "C"), 3, None),  # promoted over between the two
+        (("A", "B", "C", "<B"), 3, None),
+        (("A", "B", "C", "<B", "<A"), 3, "A"),
+        (("A", "B", "<A"), 2, "A"),
+        ((), 1, None),
+    ],
+)
+def test_a_change_between_the_question_and_the_entry_of_a_run_is_not_lost(
+    told: tuple[str, ...], began_after: int, expected: str | None
+) -> None:
+    assert followed_rollback(changes(*told), minute(began_after - 0.5), began_with="B") == expected
+
+
 @pytest.fixture(scope="module")
 def registered(database: Roles, s3_moto: S3Access, tmp_path_factory: pytest.TempPathFactory) -> Registry:
     registry = Registry(objects=ObjectStore(s3_moto), database=Database(database.app))

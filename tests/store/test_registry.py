@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from refund.errors import ConfigurationError, ModelArtefactError, NoModelError, SettingsError
+from refund.errors import ModelArtefactError, ModelExistsError, ModelRetiredError, NoModelError
 from refund.model.card import CARD_FILE, ModelCard
 from refund.settings import S3Access
 from refund.store.database import Database
@@ -70,7 +73,7 @@ def test_a_model_is_registered_once_and_fetched(registry: Registry, tmp_path: Pa
 def test_a_version_never_changes(registry: Registry, tmp_path: Path) -> None:
     registry.register(model_folder(tmp_path / "a", version("2")), created_by="ada")
     other = replace(version("2"), artefact_sha256=sha256(b"other").hexdigest(), input_offset=0.0)
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ModelExistsError) as caught:
         registry.register(model_folder(tmp_path / "b", other, b"other"), created_by="ada")
     assert str(caught.value) == (
         "net@2 is registered already with another artefact_sha256 and input_offset; a version never changes: "
@@ -100,22 +103,6 @@ def test_an_alias_means_one_model_at_a_time_and_remembers_why(
     assert rows(database.owner, audit) == [("ada", "champion", "net@3"), ("bob", "champion", "net@4")]
 
 
-def test_an_alias_needs_a_reason_a_known_name_and_a_usable_model(
-    registry: Registry, database: Roles, tmp_path: Path
-) -> None:
-    registry.register(model_folder(tmp_path / "5", version("5")), created_by="ada")
-    with pytest.raises(SettingsError, match="a change of champion needs a reason; say why net@5 shall be it"):
-        registry.set_alias("champion", "net@5", by="ada", reason=" ")
-    with pytest.raises(SettingsError, match="there is no alias 'best'; expected champion or challenger"):
-        registry.set_alias("best", "net@5", by="ada", reason="why")
-    with pytest.raises(NoModelError, match="'net@98'"):
-        registry.set_alias("champion", "net@98", by="ada", reason="why")
-    with Database(database.app).connect() as connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE refund.model SET state = 'retired' WHERE model = 'net@5'")
-    with pytest.raises(ConfigurationError, match="model net@5 is retired and may not be used; choose another"):
-        registry.set_alias("challenger", "net@5", by="ada", reason="why")
-
-
 def test_a_spoilt_copy_is_fetched_anew(registry: Registry, tmp_path: Path) -> None:
     registry.register(model_folder(tmp_path / "6", version("6")), created_by="ada")
     cached = registry.fetch("net@6", tmp_path / "cache")
@@ -123,24 +110,174 @@ def test_a_spoilt_copy_is_fetched_anew(registry: Registry, tmp_path: Path) -> No
     assert (registry.fetch("net@6", tmp_path / "cache") / "net.tflite").read_bytes() == BODY
 
 
-def test_an_altered_or_missing_artefact_is_refused_and_put_back_by_registering(
+def fetch_error(registry: Registry, model: str, tmp_path: Path) -> str:
+    with pytest.raises(ModelArtefactError) as caught:
+        registry.fetch(model, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    return str(caught.value)
+
+
+def test_an_altered_or_missing_file_is_refused_by_its_uri_and_put_back_by_registering(
     registry: Registry, tmp_path: Path
 ) -> None:
     folder = model_folder(tmp_path / "7", version("7"))
-    registry.register(folder, created_by="ada")
+    row = registry.register(folder, created_by="ada")
     registry.objects.put("models/net/7/net.tflite", b"altered")
-    with pytest.raises(ModelArtefactError, match=rf"has SHA-256 {sha256(b'altered').hexdigest()}, its card says"):
-        registry.fetch("net@7", tmp_path / "cache")
-    registry.objects.put("models/net/7/card.json", replace(version("7"), name="other").to_json().encode())
+    assert fetch_error(registry, "net@7", tmp_path) == (
+        f"{row.uri}net.tflite has SHA-256 {sha256(b'altered').hexdigest()}, its card says {row.sha256}: it was altered "
+        f"or damaged. Restore it, or run: refund model build"
+    )
+    registry.objects.put("models/net/7/card.json", replace(version("7"), input_offset=0.0).to_json().encode())
     registry.objects.put("models/net/7/net.tflite", BODY)
-    with pytest.raises(ModelArtefactError, match=r"holds other@7 with SHA-256 .*, the registry has net@7 with"):
-        registry.fetch("net@7", tmp_path / "cache")
+    assert fetch_error(registry, "net@7", tmp_path) == (
+        f"{row.uri}card.json differs from the card of net@7 in the registry in input_offset; it was altered. Restore "
+        f"it, or run: refund model build"
+    )
+    registry.objects.put("models/net/7/card.json", b"{")
+    assert fetch_error(registry, "net@7", tmp_path).startswith(f"{row.uri}card.json is not valid JSON (")
     registry.objects.delete("models/net/7/card.json")
-    with pytest.raises(ModelArtefactError, match=r"models/net/7/card\.json of model net@7 is missing; put it back"):
-        registry.fetch("net@7", tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert fetch_error(registry, "net@7", tmp_path) == (
+        f"{row.uri}card.json of model net@7 is missing; put it back, or build and register the model again: "
+        f"refund model build"
+    )
+    for lost in ("card.json", "net.tflite"):
+        registry.objects.delete(f"models/net/7/{lost}")
+        registry.register(folder, created_by="ada")
+        assert registry.fetch("net@7", tmp_path / "cache").is_dir()
+    registry.objects.put("models/net/7/net.tflite", b"altered")
     registry.register(folder, created_by="ada")
-    assert registry.fetch("net@7", tmp_path / "cache").is_dir()
+    assert registry.objects.get("models/net/7/net.tflite") == BODY
+
+
+def test_what_a_rebuild_measured_does_not_change_the_registered_card(registry: Registry, tmp_path: Path) -> None:
+    first = registry.register(model_folder(tmp_path / "9", version("9")), created_by="ada")
+    again = replace(version("9"), metrics={"top1_accuracy": 0.9}, source="elsewhere")
+    assert registry.register(model_folder(tmp_path / "9b", again), created_by="ada") == first
+    assert registry.objects.get("models/net/9/card.json") == version("9").to_json().encode()
+    registry.objects.put("models/net/9/card.json", again.to_json().encode())
+    assert registry.fetch("net@9", tmp_path / "cache").is_dir()  # it predicts the same
+    with pytest.raises(
+        ModelArtefactError, match="differs from the card of net@9 in the registry in source and metrics"
+    ):
+        registry.download(first, tmp_path / "9", exact=True)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@dataclass
+class DyingStore:
+    """The real store, until one write is the last thing that its process does."""
+
+    store: ObjectStore
+    dies_after: str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def upload(self, path: Path, key: str) -> None:
+        self.store.upload(path, key)
+        self._die(key)
+
+    def put(self, key: str, body: bytes) -> None:
+        self.store.put(key, body)
+        self._die(key)
+
+    def _die(self, key: str) -> None:
+        if key.endswith(self.dies_after):
+            raise Killed
+
+
+@pytest.mark.parametrize("last", ["net.tflite", "card.json"])
+def test_a_killed_registration_leaves_no_model_and_the_next_one_is_whole(
+    last: str, registry: Registry, database: Roles, tmp_path: Path
+) -> None:
+    card, other = version(f"killed-{last}"), b"other weights"
+    dying: Any = DyingStore(store=registry.objects, dies_after=last)
+    with pytest.raises(Killed):
+        Registry(objects=dying, database=Database(database.app)).register(
+            model_folder(tmp_path / "a", card), created_by="ada"
+        )
+    with pytest.raises(NoModelError):
+        registry.resolve(card.key)
+    rival = replace(card, artefact_sha256=sha256(other).hexdigest())
+    registry.register(model_folder(tmp_path / "b", rival, other), created_by="bob")  # nobody holds the version yet
+    assert (registry.fetch(card.key, tmp_path / "cache") / "net.tflite").read_bytes() == other
+    with pytest.raises(ModelExistsError):
+        registry.register(tmp_path / "a", created_by="ada")
+    assert registry.objects.get(f"models/net/{card.version}/net.tflite") == other
+
+
+@pytest.mark.parametrize("s3", ["s3_moto", "s3_nanio"])
+def test_of_builders_of_one_version_at_once_one_wins_and_nothing_of_the_others_is_stored(
+    s3: str, database: Roles, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """More builders than fit side by side, each with a store and connection of its own, as processes have."""
+    access, card = request.getfixturevalue(s3), version(f"race-{s3}")
+    barrier = threading.Barrier(6)
+    wins: list[int] = []
+    texts: list[str] = []
+
+    def build(number: int) -> None:
+        body = f"weights {number}".encode() * 200_000
+        mine = replace(card, artefact_sha256=sha256(body).hexdigest())
+        folder = model_folder(tmp_path / str(number), mine, body)
+        registry = Registry(objects=ObjectStore(access), database=Database(database.app))
+        barrier.wait()
+        try:
+            registry.register(folder, created_by=f"builder {number}")
+        except ModelExistsError as exc:
+            texts.append(str(exc))
+        else:
+            wins.append(number)
+
+    threads = [threading.Thread(target=build, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wins) == 1
+    assert texts == 5 * [
+        f"{card.key} is registered already with another artefact_sha256; a version never changes: give the new model a "
+        f"new version"
+    ]
+    registry = Registry(objects=ObjectStore(access), database=Database(database.app))
+    registry.download(registry.resolve(card.key), tmp_path, exact=True)
+    assert (tmp_path / "net.tflite").read_bytes().startswith(f"weights {wins[0]}".encode())
+
+
+def test_builders_of_the_same_content_at_once_all_get_the_one_model(
+    s3_moto: S3Access, database: Roles, tmp_path: Path
+) -> None:
+    folder = model_folder(tmp_path / "same", version("same"))
+    barrier = threading.Barrier(4)
+
+    def build(number: int) -> str:
+        registry = Registry(objects=ObjectStore(s3_moto), database=Database(database.app))
+        barrier.wait()
+        return registry.register(folder, created_by=str(number)).created_by
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(build, range(4)))) == 1
+
+
+def test_a_retired_model_is_shown_and_not_used(registry: Registry, tmp_path: Path) -> None:
+    registry.register(model_folder(tmp_path / "10", version("10")), created_by="ada")
+    registry.fetch("net@10", tmp_path / "cache")
+    registry.retire("net@10", by="ada", reason="wrong labels")
+    assert registry.resolve("net@10").state == "retired"
+    assert "net@10" in [row.model for row in registry.list()]
+    with pytest.raises(ModelRetiredError) as caught:
+        registry.fetch("net@10", tmp_path / "cache")
+    assert str(caught.value) == "model net@10 is retired and may not be used; choose another: refund model list"
+
+
+def test_what_lies_beside_a_models_files_is_told(registry: Registry, tmp_path: Path) -> None:
+    row = registry.register(model_folder(tmp_path / "11", version("11")), created_by="ada")
+    assert registry.strangers(row) == []
+    registry.objects.put("models/net/11/old.tflite", b"from a killed registration")
+    assert registry.strangers(row) == [f"{row.uri}old.tflite"]
 
 
 def test_a_folder_that_is_no_model_is_not_registered(registry: Registry, tmp_path: Path) -> None:

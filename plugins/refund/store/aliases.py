@@ -111,21 +111,27 @@ def stack_of(changes: Sequence[AliasChange]) -> list[str]:
     return stack
 
 
-def followed_rollback(changes: Sequence[AliasChange], since: datetime) -> str | None:
+def followed_rollback(changes: Sequence[AliasChange], since: datetime, *, began_with: str | None = None) -> str | None:
     """What a run that began with the alias at ``since`` goes on with, where rollbacks took its model off the stack.
 
     None where its model was not taken off. A run follows rollbacks and never promotions: what was promoted after it
     began, and taken back again, is not its affair, and neither is what was promoted after its own model was taken back.
+    ``began_with`` is the run's model, where the alias may have changed between being asked and ``since``.
     """
-    stack: list[str] = []
-    depth: int | None = None  # of the stack when the run began; then, how far down rollbacks went since
-    answer = None
+    stack = stack_of([change for change in changes if change.set_at <= since])
+    if not stack:
+        return None
+    depth, answer = len(stack), None  # how far down the run's model lies; later, how far down rollbacks went
+    if began_with is not None and stack[-1] != began_with:
+        if began_with in stack:  # another was put on top meanwhile
+            depth = len(stack) - stack[::-1].index(began_with)
+        else:
+            answer = stack[-1]
     for change in changes:
-        if change.set_at > since and depth is None:
-            depth = len(stack)
-        _apply(change, stack)
-        if depth is not None and len(stack) < depth:
-            depth, answer = len(stack), stack[-1]
+        if change.set_at > since:
+            _apply(change, stack)
+            if len(stack) < depth:
+                depth, answer = len(stack), stack[-1]
     return answer
 
 
@@ -155,9 +161,9 @@ class Aliases:
         with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
             return _changes(cursor, alias)
 
-    def rolled_back_to(self, alias: str, since: datetime) -> str | None:
+    def rolled_back_to(self, alias: str, since: datetime, *, began_with: str | None = None) -> str | None:
         """See `followed_rollback`."""
-        return followed_rollback(self.history(alias), since)
+        return followed_rollback(self.history(alias), since, began_with=began_with)
 
     def promote(
         self,
