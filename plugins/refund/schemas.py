@@ -63,6 +63,7 @@ def predictions_schema() -> pa.Schema:
     return pa.schema(
         [
             pa.field("photo_id", pa.string(), nullable=False),
+            pa.field("model", pa.string(), nullable=False),  # name@version: that of the shard, not always of the run
             pa.field("class_id", pa.string(), nullable=False),
             pa.field("class_name", pa.string(), nullable=False),
             pa.field("confidence", pa.float32(), nullable=False),

@@ -38,6 +38,7 @@ class Photo:
     reasons: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     refund_id: str | None = None
+    model: str | None = None  # None: the night's
 
     @property
     def photo_id(self) -> str:
@@ -77,10 +78,11 @@ def photos_table(*photos: Photo) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=photos_schema())
 
 
-def predictions(*photos: Photo) -> pa.Table:
+def predictions(*photos: Photo, model: str = MODEL) -> pa.Table:
     rows = [
         {
             "photo_id": photo.photo_id,
+            "model": photo.model or model,
             "class_id": "n04120489",
             "class_name": "running shoe",
             "confidence": 0.8,
@@ -96,12 +98,12 @@ def predictions(*photos: Photo) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=predictions_schema())
 
 
-def shard(*photos: Photo) -> ShardTables:
+def shard(*photos: Photo, model: str = MODEL) -> ShardTables:
     """The three tables of a shard in which everything is as it should be."""
     return ShardTables(
         manifest=manifest(*photos),
         photos=photos_table(*photos),
-        predictions=predictions(*(photo for photo in photos if photo.reason is None)),
+        predictions=predictions(*(photo for photo in photos if photo.reason is None), model=model),
     )
 
 
@@ -148,15 +150,23 @@ def begin(
     )
 
 
-def night(access: DatabaseAccess, run_id: str, *photos: Photo, unchanged: tuple[Photo, ...] = (), **over: Any) -> Any:
+def night(
+    access: DatabaseAccess,
+    run_id: str,
+    *photos: Photo,
+    unchanged: tuple[Photo, ...] = (),
+    audit_share: float = 0.0,
+    **over: Any,
+) -> Any:
     """Begin and publish a run of one shard."""
     begin(access, run_id, **over)
     return publish(
         Database(access),
         run_id=run_id,
-        shards=[shard(*photos)],
+        shards=[shard(*photos, model=over.get("model", MODEL))],
         unchanged=manifest(*unchanged),
         expected=counts(*photos, unchanged=len(unchanged)),
+        audit_share=audit_share,
         at=NOON,
     )
 

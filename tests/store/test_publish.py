@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from refund.store.repository import Repository
 from tests.conftest import Roles
 from tests.store.factories import (
     DAY,
+    MODEL,
     NOON,
     OTHER_MODEL,
     Photo,
@@ -71,7 +73,15 @@ def test_a_night_becomes_visible_with_every_outcome(roles: Roles) -> None:
 def test_publishing_a_published_run_again_changes_no_row(roles: Roles) -> None:
     night(roles.app, "r1", A, BAD)
     before = everything(roles)
-    again = publish(Database(roles.app), run_id="r1", shards=[shard(B)], unchanged=None, expected=counts(B), at=NOON)
+    again = publish(
+        Database(roles.app),
+        run_id="r1",
+        shards=[shard(B)],
+        unchanged=None,
+        expected=counts(B),
+        audit_share=0.0,
+        at=NOON,
+    )
     assert again == counts(A, BAD)
     assert everything(roles) == before
 
@@ -79,7 +89,7 @@ def test_publishing_a_published_run_again_changes_no_row(roles: Roles) -> None:
 def test_a_night_without_photos_is_published(roles: Roles) -> None:
     begin(roles.app, "r1")
     assert publish(
-        Database(roles.app), run_id="r1", shards=[], unchanged=None, expected=counts(), at=NOON
+        Database(roles.app), run_id="r1", shards=[], unchanged=None, expected=counts(), audit_share=0.0, at=NOON
     ) == OutcomeCounts(photos=0, classified=0, rejected=0, unchanged=0)
     assert Repository(Database(roles.app)).require_run("r1").state == "published"
 
@@ -185,7 +195,14 @@ def test_a_table_that_takes_fewer_rows_stops_the_night(roles: Roles, table: str,
 
 def test_a_dry_run_reconciles_and_writes_no_photo(roles: Roles) -> None:
     begin(roles.app, "r1")
-    arguments: dict[str, Any] = {"run_id": "r1", "unchanged": None, "expected": counts(A), "at": NOON, "dry_run": True}
+    arguments: dict[str, Any] = {
+        "run_id": "r1",
+        "unchanged": None,
+        "expected": counts(A),
+        "audit_share": 0.0,
+        "at": NOON,
+        "dry_run": True,
+    }
     assert publish(Database(roles.app), shards=[shard(A)], **arguments) == counts(A)
     assert rows(roles.owner, "SELECT state, photos, published_at FROM refund.run") == [("dry_run", 1, None)]
     assert rows(roles.owner, "SELECT count(*) FROM refund.photo") == [(0,)]
@@ -228,6 +245,7 @@ def test_a_night_that_does_not_add_up_publishes_nothing_and_says_what_differs(
             shards=shards,
             unchanged=manifest(*unchanged),
             expected=counts(A, B, BAD),
+            audit_share=0.0,
             at=NOON,
         )
     assert f"\n  {says}\n" in str(caught.value)
@@ -246,6 +264,7 @@ def test_at_most_five_keys_are_named(roles: Roles) -> None:
             shards=[replace(shard(*photos), photos=photos_table(), predictions=predictions())],
             unchanged=None,
             expected=counts(*photos),
+            audit_share=0.0,
             at=NOON,
         )
     assert "7 listed but without an outcome: 'incoming/0.jpg', " in str(caught.value)
@@ -267,7 +286,13 @@ def test_a_connection_cut_in_the_middle_leaves_nothing_and_the_next_try_the_same
             assert cursor.rowcount == 1
         yield shard(B)
 
-    arguments: dict[str, Any] = {"run_id": "r1", "unchanged": None, "expected": counts(A, B), "at": NOON}
+    arguments: dict[str, Any] = {
+        "run_id": "r1",
+        "unchanged": None,
+        "expected": counts(A, B),
+        "audit_share": 0.0,
+        "at": NOON,
+    }
     with pytest.raises(DatabaseUnavailableError, match="broke the connection"):
         publish(Database(roles.app), shards=shards_with_a_cut(), **arguments)
     assert everything(roles) == before
@@ -287,7 +312,15 @@ def test_two_publishes_at_once_wait_for_each_other_and_write_once(roles: Roles) 
 
     def run(shards: Any) -> None:
         results.append(
-            publish(Database(roles.app), run_id="r1", shards=shards, unchanged=None, expected=counts(A, B), at=NOON)
+            publish(
+                Database(roles.app),
+                run_id="r1",
+                shards=shards,
+                unchanged=None,
+                expected=counts(A, B),
+                audit_share=0.0,
+                at=NOON,
+            )
         )
 
     first = threading.Thread(target=run, args=(slow_shards(),))
@@ -314,7 +347,15 @@ def test_readers_see_nothing_until_the_commit_and_are_not_kept_waiting(roles: Ro
         yield shard(B)
         seen.append(rows(roles.analyst, "SET statement_timeout = '5s'; SELECT count(*) FROM reporting.photos"))
 
-    publish(Database(roles.app), run_id="r2", shards=watched_shards(), unchanged=None, expected=counts(B), at=NOON)
+    publish(
+        Database(roles.app),
+        run_id="r2",
+        shards=watched_shards(),
+        unchanged=None,
+        expected=counts(B),
+        audit_share=0.0,
+        at=NOON,
+    )
     assert seen == [[(1,)]]
 
 
@@ -335,6 +376,7 @@ def test_a_value_that_the_schema_refuses_stops_the_night_with_its_reason(roles: 
             shards=[shard(replace(A, score=1.5))],
             unchanged=None,
             expected=counts(A),
+            audit_share=0.0,
             at=NOON,
         )
     assert rows(roles.owner, "SELECT count(*) FROM refund.photo") == [(0,)]
@@ -342,7 +384,9 @@ def test_a_value_that_the_schema_refuses_stops_the_night_with_its_reason(roles: 
 
 def test_a_run_that_never_began_cannot_publish(roles: Roles) -> None:
     with pytest.raises(FatalRunError) as caught:
-        publish(Database(roles.app), run_id="r9", shards=[], unchanged=None, expected=counts(), at=NOON)
+        publish(
+            Database(roles.app), run_id="r9", shards=[], unchanged=None, expected=counts(), audit_share=0.0, at=NOON
+        )
     assert str(caught.value) == (
         "run 'r9' has no row in refund.run; expected that health_check began it. Clear it from there"
     )
@@ -352,3 +396,61 @@ def test_dates_of_a_night_may_lie_in_many_months(roles: Roles) -> None:
     photos = [Photo(key=f"incoming/{day}/x/{day}.jpg", day=day) for day in (DAY, date(2026, 12, 1), date(1999, 2, 3))]
     night(roles.app, "r1", *photos)
     assert rows(roles.owner, "SELECT count(DISTINCT tableoid) FROM refund.photo") == [(3,)]
+
+
+def test_each_decision_names_the_model_that_made_it(roles: Roles) -> None:
+    night(roles.app, "r1", A, replace(B, model=OTHER_MODEL), BAD)
+    for table in ("prediction", "decision"):
+        seen = rows(roles.owner, f"SELECT photo_id::text, model FROM refund.{table}")
+        assert dict(seen) == {A.photo_id: MODEL, B.photo_id: OTHER_MODEL}
+    assert rows(roles.analyst, "SELECT model, models FROM reporting.runs") == [(MODEL, [MODEL, OTHER_MODEL])]
+    assert rows(roles.analyst, "SELECT key, model FROM reporting.photos WHERE model IS NOT NULL ORDER BY 1") == [
+        (A.key, MODEL), (B.key, OTHER_MODEL),
+    ]  # fmt: skip
+
+
+def test_a_prediction_by_a_model_that_is_not_registered_stops_the_night(roles: Roles) -> None:
+    with pytest.raises(FatalRunError, match=r"so nothing of it was written: .*Key is not present in table \"model\""):
+        night(roles.app, "r1", A, replace(B, model="nobody@1"))
+    assert rows(roles.owner, "SELECT count(*) FROM refund.photo") == [(0,)]
+
+
+# --- which decisions people check -----------------------------------------------------------------------------------
+
+MARKED = "SELECT photo_id::text FROM refund.decision WHERE audit AND superseded_by IS NULL"
+MANY = tuple(Photo(key=f"incoming/2026-11-21/R/{number}.jpg") for number in range(40))
+
+
+def test_the_same_photos_are_marked_whichever_run_and_model_decides(roles: Roles) -> None:
+    night(roles.app, "r1", *MANY, audit_share=0.5)
+    first = set(rows(roles.owner, MARKED))
+    assert 8 <= len(first) <= 32
+    night(roles.app, "r2", *MANY, audit_share=0.5, model=OTHER_MODEL)
+    assert set(rows(roles.owner, MARKED)) == first
+    night(roles.app, "r3", *MANY, audit_share=0.7)
+    assert set(rows(roles.owner, MARKED)) > first
+    assert len(rows(roles.analyst, "SELECT photo_id FROM reporting.audit_queue")) > len(first)
+
+
+@pytest.mark.parametrize(("share", "marked"), [(0.0, 0), (1.0, 2)])
+def test_only_automatic_decisions_are_marked_none_at_0_and_all_at_1(roles: Roles, share: float, marked: int) -> None:
+    night(roles.app, "r1", A, B, BAD, UNDATED, audit_share=share)
+    assert rows(roles.owner, "SELECT count(*), bool_and(kind = 'auto') FROM refund.decision WHERE audit") == [
+        (marked, True if marked else None)
+    ]
+
+
+def test_the_draw_gives_the_share_that_was_asked_for(roles: Roles) -> None:
+    drawn = """
+    SELECT count(*) FILTER (WHERE ratio < 0.01), count(*) FILTER (WHERE ratio < 0.5), min(ratio) >= 0, max(ratio) < 1
+    FROM (SELECT refund.audit_ratio(md5(number::text)::uuid) AS ratio FROM generate_series(1, 20000) AS number) drawn
+    """
+    ((hundredth, half, *within),) = rows(roles.app, drawn)
+    assert abs(hundredth - 200) < 4 * (20_000 * 0.01 * 0.99) ** 0.5
+    assert abs(half - 10_000) < 4 * (20_000 * 0.5 * 0.5) ** 0.5
+    assert within == [True, True]
+
+
+def test_the_draw_is_the_documented_formula(roles: Roles) -> None:
+    digest = sha256(f"refund.audit/{A.photo_id}".encode()).hexdigest()
+    assert rows(roles.app, "SELECT refund.audit_ratio(%s)", A.photo_id) == [(int(digest[:8], 16) / 2**32,)]

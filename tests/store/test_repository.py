@@ -158,7 +158,7 @@ def test_the_figures_of_a_night(roles: Roles, repository: Repository) -> None:
     night(roles.app, "r1", A, BAD)
     night(roles.app, "r2", B, GONE, unchanged=(A, BAD))
     figures = repository.night_figures("r2")
-    assert figures.category_counts == {"shoes": 1, "bags": 1}
+    assert figures.model_categories == {MODEL: {"shoes": 1, "bags": 1}}
     bags = next(category for category in figures.categories if category.category == "bags")
     assert (bags.auto, bags.review, bags.mean_score) == (0, 1, pytest.approx(0.3))
     assert figures.night_rejections == {"truncated": 1, "vanished": 1}
@@ -180,7 +180,7 @@ def test_an_overwritten_photo_counts_once(roles: Roles, repository: Repository) 
         rows(roles.app, review, DAY, photo.photo_id, "shoes", "ada", "queue")
     night(roles.app, "r2", newer_b, newer_bad, unchanged=(A,))  # B and BAD were overwritten
     figures = repository.night_figures("r2")
-    assert (figures.category_counts, figures.night_rejections) == ({"shoes": 2}, {"truncated": 1})
+    assert (figures.model_categories, figures.night_rejections) == ({MODEL: {"shoes": 2}}, {"truncated": 1})
     assert (figures.example_rejections[0].key, len(figures.example_rejections)) == (BAD.key, 1)
     assert figures.quality_labels == {"blurry": 1, "dark": 1}
     assert repository.reference_shares(DAY + timedelta(days=1), MODEL, 28) == [{"shoes": 2}]
@@ -195,7 +195,7 @@ def test_an_overwritten_photo_counts_once(roles: Roles, repository: Repository) 
     kept = rows(roles.owner, "SELECT count(*) FROM refund.decision WHERE superseded_by IS NULL")
     assert kept == [(3,)]  # history
     night(roles.app, "r3", unchanged=(A, B, newer_bad))  # the first B was uploaded again
-    assert repository.night_figures("r3").category_counts == {"shoes": 1, "bags": 1}
+    assert repository.night_figures("r3").model_categories == {MODEL: {"shoes": 1, "bags": 1}}
 
 
 def test_the_figures_of_a_night_without_photos(roles: Roles, repository: Repository) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError, StagingCorruptError
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, begun_params, dump
-from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, prediction_rows, read_manifest
+from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, pack_model, prediction_rows, read_manifest
 from refund.schemas import predictions_schema
+
+if TYPE_CHECKING:
+    from refund.model.card import ModelCard
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 256  # photos held in memory at once: 40 MB of pixels
+_BLOCK = 256  # photos held in memory at once: 40 MB of pixels at 224 × 224
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,20 +24,28 @@ class ClassifiedShard:
     """What a shard's classification left behind."""
 
     shard_uri: str
+    model: str  # name@version
     classified: int
     review: int
 
     def as_xcom(self) -> dict[str, Any]:
         """Plain values for XCom."""
-        return {"shard_uri": self.shard_uri, "classified": self.classified, "review": self.review}
+        return {
+            "shard_uri": self.shard_uri,
+            "model": self.model,
+            "classified": self.classified,
+            "review": self.review,
+        }
 
 
 def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> ClassifiedShard:
-    """Classify every photo of the pack that was not rejected, with the model that the run was opened with.
+    """Classify every photo of the pack that was not rejected, with the model that the pack was made for.
+
+    Whatever the aliases mean by now: tried again or cleared, a shard keeps the model that its validation fixed.
 
     Raises:
         StagingMissingError: the pack is gone.
-        StagingCorruptError: manifest and pack are not of the same photos.
+        StagingCorruptError: manifest and pack are not of the same photos, or the pack is not fit for its model.
         ModelArtefactError: the model file is missing or altered.
     """
     import pyarrow.parquet as pq
@@ -48,7 +59,6 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
     watch = Stopwatch()
     layout = ShardLayout(shard_uri)
     row = services.repository.require_run(run.run_id)
-    model_folder = services.registry.fetch(row.model, services.settings.cache_folder)
     labels = load_labels()
     taxonomy = load_taxonomy(labels=labels)
     params = begun_params(row)
@@ -60,13 +70,17 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         raise FatalRunError(msg)
     with services.staging.readable_folder(layout.manifest) as folder:
         manifest = read_manifest(folder)
+    threads = services.settings.inference_threads or services.settings.cores
     with (
         services.staging.readable_folder(layout.pack) as pack,
         services.staging.writable_folder(layout.predictions) as target,
-        load_model(model_folder, threads=services.settings.inference_threads or services.settings.cores) as model,
+        load_model(
+            services.registry.fetch(pack_model(pack, uri=layout.pack), services.settings.cache_folder), threads=threads
+        ) as model,
     ):
         photos = read_photos(pack / PHOTOS_FILE)
         pixels = open_pixels(pack / PIXELS_FILE)
+        _check_size(pixels.shape, model.card, pack_uri=layout.pack)
         photo_ids = photos.column("photo_id").to_pylist()
         if photo_ids != manifest.column("photo_id").to_pylist() or len(pixels) != len(photo_ids):
             msg = f"{layout.pack} holds other photos than {layout.manifest}; clear the run from the task fetch on"
@@ -85,8 +99,21 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
                     threshold=params.review_threshold,
                     declared=[declared[slot] for slot in block],
                 )
-                writer.write_table(prediction_rows([photo_ids[slot] for slot in block], scored))
+                writer.write_table(prediction_rows([photo_ids[slot] for slot in block], scored, model=model.card.key))
                 review += sum(photo.decision.kind == "review" for photo in scored)
-        (target / STAGE_FILE).write_bytes(dump({"seconds": watch.seconds, "classified": len(slots), "review": review}))
-    log.info("Classified %s photos in %.1f s, %s go to review", len(slots), watch.seconds, review)
-    return ClassifiedShard(shard_uri=shard_uri, classified=len(slots), review=review)
+        key = model.card.key
+        (target / STAGE_FILE).write_bytes(
+            dump({"seconds": watch.seconds, "classified": len(slots), "review": review, "model": key})
+        )
+    log.info("Classified %s photos by %s in %.1f s, %s go to review", len(slots), key, watch.seconds, review)
+    return ClassifiedShard(shard_uri=shard_uri, model=key, classified=len(slots), review=review)
+
+
+def _check_size(shape: tuple[int, ...], card: ModelCard, *, pack_uri: str) -> None:
+    """Refuse pixels of another size than the model takes, also where no photo of the shard is good enough to be run."""
+    if shape[1:3] != (card.input_height, card.input_width):
+        msg = (
+            f"{pack_uri} holds pixels of {shape[2]}×{shape[1]}, model {card.key} takes "
+            f"{card.input_width}×{card.input_height}; clear the shard's task validate, so that it is decoded again"
+        )
+        raise StagingCorruptError(msg)

@@ -16,6 +16,7 @@ from refund import keys
 from refund.errors import RejectedPhotoError
 from refund.night.health_check import check_disk
 from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch, begun_params, dump
+from refund.night.shard_model import model_in_force, pixel_bytes
 from refund.night.staged import write_manifest
 from refund.records import PhotoObject
 
@@ -78,17 +79,18 @@ def fetch_manifest(run: NightRun, services: Services) -> list[str]:
     notes: list[str] = []
     photos = list(_list_photos(run, services, notes))
     _tell_overlooked(run, services, notes, at=row.started_at)
+    model = model_in_force(row, services)
     standing: set[UUID] = set()
     if not run.params.force:
         standing = services.repository.standing_outcomes(
             sorted({photo.photo_date for photo in photos}),
-            model=row.model,
+            model=model.model,
             taxonomy_version=row.taxonomy_version,
             threshold=begun_params(row).review_threshold,
             exclude_run_id=run.run_id,
         )
     plan = plan_shards(photos, standing=standing, shard_size=run.params.shard_size)
-    check_disk(services, photos=plan.to_do_count)
+    check_disk(services, photos=plan.to_do_count, photo_bytes=pixel_bytes(model.card))
 
     shard_uris = [layout.shard(number) for number in range(len(plan.shards))]
     for uri, shard in zip(shard_uris, plan.shards, strict=True):

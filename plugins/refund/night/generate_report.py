@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +42,9 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     night = services.repository.night_figures(run.run_id)
     drift = measure_drift(row, night, services)
     services.repository.save_drift(run.run_id, row.run_date, drift, at=services.now())
-    model_summary = services.registry.resolve(row.model).card.summary
-    figures = report_figures(row, night, drift, model_summary=model_summary, at=services.now())
+    decided_by = dict.fromkeys([row.model, *night.model_counts])
+    summaries = {model: services.registry.resolve(model).card.summary for model in decided_by}
+    figures = report_figures(row, night, drift, model_summaries=summaries, at=services.now())
     page, table = render_html(figures), render_csv(figures)
     folder = keys.report_prefix(run_date=row.run_date, run_id=row.run_id)
     services.objects.put(folder + HTML_FILE, page.encode(), content_type="text/html; charset=utf-8")
@@ -69,9 +71,9 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
 
 
 def report_figures(
-    row: RunRow, night: NightFigures, drift: DriftResult, *, model_summary: str, at: datetime
+    row: RunRow, night: NightFigures, drift: DriftResult, *, model_summaries: Mapping[str, str], at: datetime
 ) -> ReportFigures:
-    """Put together what the report shows; pure."""
+    """Put together what the report shows; pure. ``model_summaries`` has the run's model and all of the night's."""
     from refund.report import figures
 
     counts, sums = row.counts, night.reconciliation
@@ -88,7 +90,7 @@ def report_figures(
         run_date=row.run_date,
         generated_at=at,
         model=row.model,
-        model_summary=model_summary,
+        model_summary=model_summaries[row.model],
         taxonomy_version=row.taxonomy_version,
         code_version=row.code_version,
         counts=counts,
@@ -127,19 +129,29 @@ def report_figures(
         size_bytes=night.size_bytes,
         notes=row.notes,
         synthetic=row.synthetic,
+        models=tuple(
+            figures.ModelRow(model=model, photos=photos, summary=model_summaries[model])
+            for model, photos in night.model_counts.items()
+        ),
+        audits=night.audits,
     )
 
 
 def measure_drift(row: RunRow, night: NightFigures, services: Services) -> DriftResult:
-    """Compare the night's category shares with those of the nights before it by the same model."""
+    """Compare category shares of the night with those of the nights before it.
+
+    Only like with like: where two models sorted the night, the photos of the one that sorted most of them, and in
+    either case only what that same model and the same taxonomy sorted on earlier nights.
+    """
     from refund.monitor.drift import compare_shares
 
     settings = services.settings
+    model = next(iter(night.model_counts), row.model)
     reference = services.repository.reference_shares(
-        row.run_date, row.model, settings.drift_reference_nights, taxonomy_version=row.taxonomy_version
+        row.run_date, model, settings.drift_reference_nights, taxonomy_version=row.taxonomy_version
     )
     return compare_shares(
-        night.category_counts,
+        night.model_categories.get(model, {}),
         reference,
         distance_floor=settings.drift_distance_floor,
         min_photos=settings.drift_min_photos,

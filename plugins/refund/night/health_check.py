@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from refund import __version__
 from refund.errors import ConfigurationError, DiskSpaceError, HealthCheckError, RefundError, RetriableRunError
 from refund.night.services import NightRun, Services, Stopwatch
+from refund.night.shard_model import model_in_force
 from refund.store.database import EXPECTED_VERSION
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_CLOCK_SKEW = timedelta(seconds=60)  # S3 signatures are refused at 15 minutes; dates go wrong long before that shows
-PACK_BYTES_PER_PHOTO = 224 * 224 * 3
 _MIN_FREE_BYTES = 200_000_000  # beside the packs: Parquet files, logs
 
 
@@ -26,7 +26,7 @@ _MIN_FREE_BYTES = 200_000_000  # beside the packs: Parquet files, logs
 class Health:
     """What a passed check found."""
 
-    model: str
+    model: str  # that shards which start now will use
     taxonomy_version: str
     schema_version: str
 
@@ -80,21 +80,22 @@ def check_health(run: NightRun, services: Services, *, plugin_errors: Mapping[st
         taxonomy_version=taxonomy_version,
         code_version=__version__,
         params=_params(run),
-        started_at=services.now(),
+        # Postgres's clock, which also stamps rollbacks, and read after the alias was: see `model_in_force`
+        started_at=services.database.now(),
     )
     services.repository.set_stage_seconds(run.run_id, {"health_check": watch.seconds})
-    log.info("Night of %s: model %s, taxonomy %s", run.run_date, row.model, row.taxonomy_version)
-    return Health(model=row.model, taxonomy_version=row.taxonomy_version, schema_version=schema_version)
+    log.info("Night of %s: model %s, taxonomy %s", run.run_date, model, row.taxonomy_version)
+    return Health(model=model, taxonomy_version=row.taxonomy_version, schema_version=schema_version)
 
 
-def check_disk(services: Services, *, photos: int) -> None:
-    """Check that the staging disk holds the packs of ``photos`` and some room to work.
+def check_disk(services: Services, *, photos: int, photo_bytes: int = 0) -> None:
+    """Check that the staging disk holds the packs of ``photos`` at ``photo_bytes`` each, and some room to work.
 
     Raises:
         DiskSpaceError: it does not.
     """
     free_bytes = services.staging.free_bytes()
-    needed_bytes = photos * PACK_BYTES_PER_PHOTO + _MIN_FREE_BYTES
+    needed_bytes = photos * photo_bytes + _MIN_FREE_BYTES
     if free_bytes is not None and free_bytes < needed_bytes:  # None: a bucket, which does not fill
         raise DiskSpaceError(path=services.settings.staging_root, free_bytes=free_bytes, needed_bytes=needed_bytes)
 
@@ -128,12 +129,15 @@ def _check_clock(services: Services) -> None:
 
 
 def _check_model(run: NightRun, services: Services) -> str:
-    """Resolve the run's model once, fetch it into the cache and load it, which checks hash, labels and outputs."""
+    """Resolve the run's model, fetch it into the cache and load it, which checks hash, labels and outputs.
+
+    Of a run that is begun again, the model that its shards would now use; its row keeps what it began with.
+    """
     from refund.model.load import load_model
 
     existing = services.repository.get_run(run.run_id)
-    wanted = run.params.model if existing is None else existing.model
-    key = services.registry.resolve(wanted).model
+    found = services.registry.resolve(run.params.model) if existing is None else model_in_force(existing, services)
+    key = found.model
     folder = services.registry.fetch(key, services.settings.cache_folder)
     with load_model(folder, threads=1):
         return key

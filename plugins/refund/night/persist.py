@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import Any
 
 from refund.errors import ReconciliationError, StagingCorruptError, StagingMissingError
 from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch
-from refund.night.staged import STAGE_FILE, read_manifest, read_predictions
+from refund.night.staged import STAGE_FILE, read_manifest, read_predictions, read_stage
 from refund.records import OutcomeCounts
 from refund.store.publish import ShardTables, publish
 
@@ -25,6 +24,7 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
     Raises:
         ReconciliationError: manifests, packs, predictions and tables do not count the same.
         StagingMissingError: a staged file is gone.
+        StagingCorruptError: a staged file cannot be read, or a shard's files are of two models.
     """
     watch = Stopwatch()
     layout = RunLayout(staging=services.staging, run_id=run.run_id)
@@ -35,9 +35,11 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         return asdict(row.counts)
     if not services.staging.exists(layout.plan):
         raise StagingMissingError(uri=layout.plan)
-    plan = _read_json(services, layout.plan)
+    plan = _read(services, layout.plan)
     shards = [ShardLayout(layout.shard(number)) for number in range(plan["shards"])]
     stages = [(_stage(services, shard.pack), _stage(services, shard.predictions)) for shard in shards]
+    for shard, (validated, classified) in zip(shards, stages, strict=True):
+        _check_model(shard, validated, classified)
     try:
         expected = OutcomeCounts(
             photos=plan["photos"],
@@ -63,6 +65,7 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         shards=_tables(services, shards),
         unchanged=unchanged,
         expected=expected,
+        audit_share=services.settings.audit_share,
         at=services.now(),
         dry_run=run.params.dry_run,
     )
@@ -95,13 +98,24 @@ def _tables(services: Services, shards: list[ShardLayout]) -> Iterator[ShardTabl
             )
 
 
+def _check_model(shard: ShardLayout, validated: dict[str, Any], classified: dict[str, Any]) -> None:
+    """Refuse a shard whose validation was cleared alone after a rollback: what decided it is not what it was made for.
+
+    Raises:
+        StagingCorruptError: pack and predictions name two models.
+    """
+    made_for, made_by = validated.get("model"), classified.get("model")
+    if made_for != made_by:
+        msg = (
+            f"nothing was published: {shard.pack} was made for {made_for}, {shard.predictions} was made by {made_by}; "
+            f"clear the shard's task classify, so that both are of one model"
+        )
+        raise StagingCorruptError(msg)
+
+
 def _stage(services: Services, folder_uri: str) -> dict[str, Any]:
-    return _read_json(services, f"{folder_uri}/{STAGE_FILE}")
+    return _read(services, f"{folder_uri}/{STAGE_FILE}")
 
 
-def _read_json(services: Services, uri: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(services.staging.read_file(uri)))
-    except ValueError as exc:
-        msg = f"{uri} cannot be read as JSON ({exc}); clear the run from the task fetch on"
-        raise StagingCorruptError(msg) from exc
+def _read(services: Services, uri: str) -> dict[str, Any]:
+    return read_stage(services.staging.read_file(uri), uri=uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 MANIFEST_FILE = "manifest.parquet"
 PREDICTIONS_FILE = "predictions.parquet"
-STAGE_FILE = "stage.json"  # in pack and predictions: the counts and seconds of the task that wrote them
+STAGE_FILE = "stage.json"  # in pack and predictions: counts, seconds and model of the task that wrote them
 
 
 def write_manifest(folder: Path, photos: Sequence[PhotoObject]) -> None:
@@ -51,10 +52,42 @@ def read_predictions(folder: Path) -> pa.Table:
     return _read(folder / PREDICTIONS_FILE, predictions_schema())
 
 
-def prediction_rows(photo_ids: Sequence[str], scored: Iterable[ScoredPhoto]) -> pa.Table:
-    """The rows of ``predictions.parquet`` for a block of scored photos."""
-    import json
+def read_stage(body: bytes, *, uri: str) -> dict[str, Any]:
+    """Read what a task wrote down of itself, or of its plan; ``uri`` names the file in errors.
 
+    Raises:
+        StagingCorruptError: it is no JSON object.
+    """
+    try:
+        return dict(json.loads(body))
+    except (ValueError, TypeError) as exc:
+        msg = f"{uri} cannot be read as JSON ({exc}); clear the run from the task fetch on"
+        raise StagingCorruptError(msg) from exc
+
+
+def pack_model(pack: Path, *, uri: str) -> str:
+    """The model, ``name@version``, that the pack in this folder was made for; ``uri`` names the pack in errors.
+
+    Raises:
+        StagingMissingError: the pack is not whole.
+        StagingCorruptError: it names no model.
+    """
+    path = pack / STAGE_FILE
+    try:
+        stage = read_stage(path.read_bytes(), uri=f"{uri}/{STAGE_FILE}")
+    except FileNotFoundError as exc:
+        raise StagingMissingError(uri=f"{uri}/{STAGE_FILE}") from exc
+    if not isinstance(model := stage.get("model"), str):
+        msg = (
+            f"{uri}/{STAGE_FILE} names no model, as packs of earlier versions of the code do; expected the one that "
+            f"the pixels were made for. Clear the shard's task validate, so that the pack is made again"
+        )
+        raise StagingCorruptError(msg)
+    return model
+
+
+def prediction_rows(photo_ids: Sequence[str], scored: Iterable[ScoredPhoto], *, model: str) -> pa.Table:
+    """The rows of ``predictions.parquet`` for a block of photos that ``model`` (name@version) scored."""
     import pyarrow as pa
 
     rows: list[dict[str, Any]] = []
@@ -63,6 +96,7 @@ def prediction_rows(photo_ids: Sequence[str], scored: Iterable[ScoredPhoto]) -> 
         rows.append(
             {
                 "photo_id": photo_id,
+                "model": model,
                 "class_id": best.class_id,
                 "class_name": best.class_name,
                 "confidence": best.confidence,

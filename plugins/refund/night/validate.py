@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from refund import keys
-from refund.errors import AccessDeniedError, FatalRunError, ReasonCode, RejectedPhotoError
+from refund.errors import AccessDeniedError, ReasonCode, RejectedPhotoError
+from refund.night.decoding import decode_bodies
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, dump
+from refund.night.shard_model import model_in_force, rollback_note
 from refund.night.staged import STAGE_FILE, manifest_photos, read_manifest
 from refund.records import PhotoFacts, PhotoObject
 
@@ -30,16 +32,20 @@ class ValidatedShard:
     """What a shard's validation left behind."""
 
     shard_uri: str
+    model: str  # name@version that the pack is made for
     photos: int
     rejected: int
 
     def as_xcom(self) -> dict[str, Any]:
         """Plain values for XCom."""
-        return {"shard_uri": self.shard_uri, "photos": self.photos, "rejected": self.rejected}
+        return {"shard_uri": self.shard_uri, "model": self.model, "photos": self.photos, "rejected": self.rejected}
 
 
 def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> ValidatedShard:
     """Make the pack of one shard: pixels of the good photos, a row of facts for every photo.
+
+    This fixes the shard's model, see `refund.night.shard_model.model_in_force`: the pixels have the size that it takes,
+    the pack names it, and classify uses that one, also when it is tried again.
 
     Raises:
         StagingMissingError: the manifest is gone.
@@ -50,54 +56,43 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
     layout = ShardLayout(shard_uri)
     with services.staging.readable_folder(layout.manifest) as folder:
         photos = manifest_photos(read_manifest(folder))
+    row = services.repository.require_run(run.run_id)
+    model = model_in_force(row, services)
     with services.staging.writable_folder(layout.pack) as folder:
-        facts = decode_photos(photos, folder, services)
+        facts = decode_photos(photos, folder, services, size=(model.card.input_width, model.card.input_height))
         check_readable(facts, place=services.objects.access.place)
         quarantined = [_quarantine(photo, fact, run, services) for photo, fact in zip(photos, facts, strict=True)]
         rejected = sum(not fact.ok for fact in facts)
         _write_facts(folder, photos, facts, quarantined)
-        (folder / STAGE_FILE).write_bytes(dump({"seconds": watch.seconds, "photos": len(photos), "rejected": rejected}))
-    log.info("Validated %s photos, rejected %s, in %.1f s", len(photos), rejected, watch.seconds)
-    return ValidatedShard(shard_uri=shard_uri, photos=len(photos), rejected=rejected)
+        (folder / STAGE_FILE).write_bytes(
+            dump({"seconds": watch.seconds, "photos": len(photos), "rejected": rejected, "model": model.model})
+        )
+    if model.model != row.model:
+        services.repository.add_notes(run.run_id, [rollback_note(row, model.model)])
+    log.info("Validated %s photos for %s, rejected %s, in %.1f s", len(photos), model.model, rejected, watch.seconds)
+    return ValidatedShard(shard_uri=shard_uri, model=model.model, photos=len(photos), rejected=rejected)
 
 
-def decode_photos(photos: list[PhotoObject], folder: Path, services: Services) -> list[PhotoFacts]:
-    """Download and decode; returns one `PhotoFacts` per photo, in order, and writes ``pixels.npy``."""
-    from refund.imaging.pack import PIXELS_FILE, create_pixels
-    from refund.imaging.pool import DecoderPool
+def decode_photos(
+    photos: list[PhotoObject], folder: Path, services: Services, *, size: tuple[int, int]
+) -> list[PhotoFacts]:
+    """Download and decode to ``size`` (width, height); returns one `PhotoFacts` per photo, in order.
+
+    The pixels go to ``pixels.npy`` in ``folder``.
+
+    Raises:
+        DecoderPoolError: the isolated interpreter cannot run.
+    """
+    from refund.imaging.pack import PIXELS_FILE
 
     settings = services.settings
-    facts: list[PhotoFacts | None] = [None] * len(photos)
-
-    def bodies() -> Iterator[tuple[int, bytes]]:
-        downloads = services.objects.get_many(
-            photos,
-            max_bytes=settings.max_bytes,
-            max_in_flight_bytes=_IN_FLIGHT_BYTES,
-            concurrency=_DOWNLOADS_AT_ONCE,
-        )
-        for slot, body in downloads:
-            if isinstance(body, RejectedPhotoError):
-                facts[slot] = PhotoFacts(slot=slot, reason=body.reason, detail=body.detail)
-            else:
-                yield slot, body
-
-    create_pixels(folder / PIXELS_FILE, count=len(photos))
-    with DecoderPool(
-        folder / PIXELS_FILE,
-        limits=settings.limits,
-        workers=settings.decode_workers or settings.cores,
-        memory_bytes=settings.decode_memory_bytes,
-        timeout_s=settings.decode_timeout_s,
-    ) as pool:
-        for fact in pool.decode(bodies()):
-            facts[fact.slot] = fact
-    complete = [fact for fact in facts if fact is not None]
-    if len(complete) != len(photos):
-        missing = [photo.key for photo, fact in zip(photos, facts, strict=True) if fact is None]
-        msg = f"{len(missing)} of {len(photos)} photos got no verdict, for example {missing[0]!r}; clear this task"
-        raise FatalRunError(msg)
-    return complete
+    downloads = services.objects.get_many(
+        photos,
+        max_bytes=settings.max_bytes,
+        max_in_flight_bytes=_IN_FLIGHT_BYTES,
+        concurrency=_DOWNLOADS_AT_ONCE,
+    )
+    return decode_bodies(downloads, count=len(photos), pixels_path=folder / PIXELS_FILE, settings=settings, size=size)
 
 
 def check_readable(facts: Sequence[PhotoFacts], *, place: str) -> None:

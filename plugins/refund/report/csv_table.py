@@ -55,10 +55,13 @@ def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float |
     yield "night", "all", "photos", figures.night_photos
     for name in ("auto", "review", "rejected"):
         yield "night", name, "photos", getattr(figures, name)
+    yield "night", "audits", "photos", figures.audits
     yield "night", "auto", "share", figures.auto_share
     yield "night", "rejected", "share", figures.rejected_share
     yield "night", "all", "size_bytes", figures.size_bytes
     yield "review_queue", "all", "photos", figures.review_queue_count
+    for model in figures.models:
+        yield "model", model.model, "photos", model.photos
     for row in figures.categories:
         for measure in ("photos", "share", "auto", "review", "mean_score", "reference_share"):
             yield "category", row.category, measure, getattr(row, measure)

@@ -58,6 +58,15 @@ class StageSeconds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """One model and what stands of the night by its decisions."""
+
+    model: str  # name@version
+    photos: int
+    summary: str  # one line from the model card
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportFigures:
     """Everything the report says about one night.
 
@@ -71,7 +80,7 @@ class ReportFigures:
     run_id: str
     run_date: date
     generated_at: datetime  # aware
-    model: str  # name@version
+    model: str  # name@version that the run began with
     model_summary: str  # one line from the model card
     taxonomy_version: str
     code_version: str
@@ -89,6 +98,8 @@ class ReportFigures:
     size_bytes: int = 0  # of the night's photos
     notes: tuple[str, ...] = ()  # what was odd but did not stop the night
     synthetic: bool = False  # a made-up night of the demo
+    models: tuple[ModelRow, ...] = ()  # most photos first; more than one where the champion was rolled back meanwhile
+    audits: int = 0  # of the night's automatic decisions, those marked for people to check
 
     def __post_init__(self) -> None:
         if self.generated_at.tzinfo is None:
@@ -177,6 +188,7 @@ class ReportFigures:
                     }
                 ),
                 "notes": tuple(body["notes"]),
+                "models": tuple(ModelRow(**row) for row in body.get("models", ())),  # absent in reports of 0.1
             }
         )
 

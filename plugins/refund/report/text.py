@@ -58,6 +58,8 @@ def _counts(figures: ReportFigures) -> Iterator[str]:
         yield "              THESE COUNTS DO NOT ADD UP"
     yield f"  the night   {count(figures.night_photos):>9} photos, {percent(figures.auto_share)} sorted automatically"
     yield f"  in review   {count(figures.review_queue_count):>9} photos, earlier nights included"
+    if figures.audits:
+        yield f"  to audit    {count(figures.audits):>9} photos, drawn from those sorted automatically"
     if figures.late_photos:
         yield f"  late        {count(figures.late_photos):>9} photos of earlier dates"
 
@@ -119,7 +121,16 @@ def drift_text(figures: ReportFigures) -> str:
     sign = ">" if drift.status is DriftStatus.DRIFT else "≤"
     return (
         f"{verdict} the {drift.reference_nights} {nights} before (distance {drift.distance:.3f} {sign} threshold "
-        f"{drift.threshold:.3f})."
+        f"{drift.threshold:.3f}).{_compared(figures)}"
+    )
+
+
+def _compared(figures: ReportFigures) -> str:
+    if len(figures.models) < 2:
+        return ""
+    return (
+        f" More than one model sorted this night: compared are the {count(figures.drift.tonight_photos)} photos by "
+        f"{visible(figures.models[0].model)}, with its own earlier nights."
     )
 
 
@@ -130,4 +141,8 @@ def _foot(figures: ReportFigures, *, width: int) -> Iterator[str]:
         yield from textwrap.wrap(f"Work: {stages}{speed}", width, subsequent_indent="  ")
     for text in figures.notes:
         yield from textwrap.wrap(f"Note: {visible(text)}", width, subsequent_indent="  ")
-    yield from textwrap.wrap(f"Model: {visible(figures.model)}   Run: {visible(figures.run_id)}", width)
+    models = ", ".join(
+        visible(row.model) + (f" ({count(row.photos)} photos)" if len(figures.models) > 1 else "")
+        for row in figures.models
+    )
+    yield from textwrap.wrap(f"Model: {models or visible(figures.model)}   Run: {visible(figures.run_id)}", width)

@@ -27,6 +27,23 @@ WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND NOT EXISTS (
 GROUP BY d.category ORDER BY count(*) DESC, d.category
 """
 
+MODEL_CATEGORIES = """
+SELECT model, jsonb_object_agg(category, photos) FROM (
+  SELECT d.model, d.category, count(*) AS photos FROM refund.decision d JOIN refund.run r USING (run_id)
+  WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND NOT EXISTS (
+    SELECT FROM refund.photo p
+    WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
+  GROUP BY d.model, d.category) counted
+GROUP BY model
+"""
+
+AUDITS = """
+SELECT count(*) FROM refund.decision d JOIN refund.run r USING (run_id)
+WHERE r.run_date = %(run_date)s AND d.audit AND d.superseded_by IS NULL AND NOT EXISTS (
+  SELECT FROM refund.photo p
+  WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
+"""
+
 NIGHT_REJECTIONS = """
 SELECT o.reason, count(*) FROM refund.run_photo o JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
@@ -75,18 +92,19 @@ WHERE run_id = %(run_id)s
 RUN = "SELECT run_date, stage_seconds FROM refund.run WHERE run_id = %(run_id)s"
 
 # The dates first, then their runs' decisions by index: the time it takes must not grow with the history. A decision has
-# model and taxonomy version of its run.
+# the taxonomy version of its run, but its own model: run.models names all of a run's, so other runs are not read.
 REFERENCE_SHARES = """
 WITH alike AS (
   SELECT run_id, run_date FROM refund.run r
-  WHERE run_date < %(run_date)s AND state = 'published' AND NOT synthetic AND model = %(model)s
+  WHERE run_date < %(run_date)s AND state = 'published' AND NOT synthetic AND %(model)s = ANY (models)
     AND (%(taxonomy_version)s::text IS NULL OR taxonomy_version = %(taxonomy_version)s)
-    AND EXISTS (SELECT FROM refund.decision d WHERE d.run_id = r.run_id AND d.superseded_by IS NULL)
+    AND EXISTS (
+      SELECT FROM refund.decision d WHERE d.run_id = r.run_id AND d.superseded_by IS NULL AND d.model = %(model)s)
 ), nights AS (SELECT DISTINCT run_date FROM alike ORDER BY run_date DESC LIMIT %(nights)s)
 SELECT run_date, jsonb_object_agg(category, photos) FROM (
   SELECT run_date, d.category, count(*) AS photos
   FROM nights JOIN alike USING (run_date) JOIN refund.decision d USING (run_id)
-  WHERE d.superseded_by IS NULL AND NOT EXISTS (
+  WHERE d.superseded_by IS NULL AND d.model = %(model)s AND NOT EXISTS (
     SELECT FROM refund.photo p
     WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
   GROUP BY run_date, d.category) counted
@@ -137,6 +155,8 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             review_queue=rows(REVIEW_QUEUE)[0][0],
             size_bytes=rows(NIGHT_SIZE)[0][0],
             late_photos=rows(LATE_PHOTOS)[0][0],
+            audits=rows(AUDITS)[0][0],
+            model_categories=dict(rows(MODEL_CATEGORIES)),
             reconciliation=Reconciliation(**dict(zip(Reconciliation.__dataclass_fields__, row, strict=True)))
             if (row := next(iter(reconciliation), None))
             else None,
@@ -147,9 +167,10 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
 def reference_shares(
     database: Database, *, run_date: date, model: str, count: int, taxonomy_version: str | None = None
 ) -> list[dict[str, int]]:
-    """Category counts of the newest ``count`` earlier nights that this model classified, oldest first.
+    """Category counts of the newest ``count`` earlier nights with photos that this model classified, oldest first.
 
-    Live decisions only, with ``taxonomy_version`` only those that it sorted; made-up nights are left out.
+    Live decisions of this model only, also where it shared the night with another; with ``taxonomy_version`` only those
+    that it sorted; made-up nights are left out.
     """
     with database.connect(readonly=True) as connection, connection.cursor() as cursor:
         values = {"run_date": run_date, "model": model, "taxonomy_version": taxonomy_version, "nights": count}

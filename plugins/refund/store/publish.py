@@ -33,8 +33,8 @@ _PHOTO_COLUMNS = (
     "brightness_ratio", "contrast_ratio", "sharpness", "entropy_bits", "quality_labels", "quarantine_key",
 )  # fmt: skip
 _PREDICTION_COLUMNS = (
-    "photo_id", "class_id", "class_name", "confidence", "top_k", "category_scores", "category", "category_score",
-    "kind", "reasons",
+    "photo_id", "model", "class_id", "class_name", "confidence", "top_k", "category_scores", "category",
+    "category_score", "kind", "reasons",
 )  # fmt: skip
 
 RUN = """
@@ -54,8 +54,8 @@ CREATE TEMPORARY TABLE staged_photo (
   quality_labels text[], quarantine_key text
 ) ON COMMIT DROP;
 CREATE TEMPORARY TABLE staged_prediction (
-  photo_id uuid, class_id text, class_name text, confidence real, top_k jsonb, category_scores jsonb, category text,
-  category_score real, kind text, reasons text[]
+  photo_id uuid, model text, class_id text, class_name text, confidence real, top_k jsonb, category_scores jsonb,
+  category text, category_score real, kind text, reasons text[]
 ) ON COMMIT DROP;
 """
 
@@ -190,22 +190,25 @@ SELECT u.photo_date, u.photo_id, %(run_id)s, 'unchanged', NULL, NULL, NULL, NULL
 """
 INSERT_PREDICTIONS = """
 INSERT INTO refund.prediction (photo_date, photo_id, model, class_id, class_name, confidence, top_k, run_id)
-SELECT m.photo_date, m.photo_id, r.model, s.class_id, s.class_name, s.confidence, s.top_k, r.run_id
-FROM staged_prediction s JOIN staged_manifest m USING (photo_id), refund.run r WHERE r.run_id = %(run_id)s
+SELECT m.photo_date, m.photo_id, s.model, s.class_id, s.class_name, s.confidence, s.top_k, %(run_id)s
+FROM staged_prediction s JOIN staged_manifest m USING (photo_id)
 ON CONFLICT DO NOTHING
 """
+# The audit mark depends on the photo alone: whichever run, model or machine decides it, and a larger share only adds.
 INSERT_DECISIONS = """
 INSERT INTO refund.decision (photo_date, photo_id, run_id, category, score, kind, reasons, category_scores, model,
-  taxonomy_version, threshold, decided_at, superseded_by)
-SELECT m.photo_date, m.photo_id, r.run_id, s.category, s.category_score, s.kind, s.reasons, s.category_scores, r.model,
-       r.taxonomy_version, %(threshold)s, %(at)s, n.newer_run_id
+  taxonomy_version, threshold, decided_at, superseded_by, audit)
+SELECT m.photo_date, m.photo_id, r.run_id, s.category, s.category_score, s.kind, s.reasons, s.category_scores, s.model,
+       r.taxonomy_version, %(threshold)s, %(at)s, n.newer_run_id,
+       s.kind = 'auto' AND refund.audit_ratio(m.photo_id) < %(audit_share)s::double precision
 FROM staged_prediction s JOIN staged_manifest m USING (photo_id) LEFT JOIN staged_newer n USING (photo_id)
 CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 """
 
 CLOSE_RUN = """
 UPDATE refund.run SET state = %(state)s, photos = %(photos)s, classified = %(classified)s, rejected = %(rejected)s,
-  unchanged = %(unchanged)s, published_at = CASE WHEN %(state)s = 'published' THEN %(at)s::timestamptz END
+  unchanged = %(unchanged)s, models = ARRAY(SELECT DISTINCT s.model FROM staged_prediction s ORDER BY 1),
+  published_at = CASE WHEN %(state)s = 'published' THEN %(at)s::timestamptz END
 WHERE run_id = %(run_id)s
 """
 
@@ -226,13 +229,16 @@ def publish(
     shards: Iterable[ShardTables],
     unchanged: pa.Table | None,
     expected: OutcomeCounts,
+    audit_share: float,
     at: datetime,
     dry_run: bool = False,
 ) -> OutcomeCounts:
     """Reconcile the staged night and write it; return what became of its photos.
 
-    Model, taxonomy version and review threshold come from the run's row. ``shards`` is read once, one at a time.
-    With ``dry_run`` everything is reconciled and nothing written but the run's counts and state.
+    Taxonomy version and review threshold come from the run's row, the model of a photo from its staged prediction.
+    Of the automatic decisions ``audit_share`` (0 to 1), always of the same photos, is marked for people to check.
+    ``shards`` is read once, one at a time. With ``dry_run`` everything is reconciled and nothing written but the run's
+    counts, models and state.
 
     Raises:
         ReconciliationError: manifest, packs, predictions and ``expected`` do not count the same (the text lists the
@@ -259,7 +265,13 @@ def publish(
             _ensure_partitions(database, dates)
         counts = _reconcile(cursor, expected)
         if not dry_run:
-            values = {"run_id": run_id, "dates": dates, "threshold": _threshold(run_id, threshold), "at": at}
+            values = {
+                "run_id": run_id,
+                "dates": dates,
+                "threshold": _threshold(run_id, threshold),
+                "audit_share": audit_share,
+                "at": at,
+            }
             for statement in (
                 FIND_RIVALS, FIND_NEWER_VERDICTS, INSERT_PHOTOS, REPLACE_OLDER_VERSIONS, YIELD_TO_NEWER_VERSIONS,
                 REVIVE_LISTED_VERSIONS, SUPERSEDE_OUTCOMES, SUPERSEDE_DECISIONS,

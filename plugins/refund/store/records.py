@@ -16,7 +16,8 @@ class RunRow:
     run_id: str
     run_date: date
     state: str  # running, published, failed, dry_run
-    model: str  # name@version
+    model: str  # name@version that it began with
+    models: tuple[str, ...]  # that classified its photos, once known; two after a rollback during the night
     taxonomy_version: str
     code_version: str
     params: dict[str, Any]
@@ -103,10 +104,13 @@ class NightFigures:
     review_queue: int  # photos that wait for a person, of all nights
     size_bytes: int  # of the night's photos
     late_photos: int  # of the run's that were not unchanged, those whose photo date lies before the run date
+    audits: int  # of the night's automatic decisions, those marked for people to check
+    model_categories: dict[str, dict[str, int]]  # of the night, photos by category for each model that decided
     reconciliation: Reconciliation | None  # None before the run is published
     stage_seconds: dict[str, float]
 
     @property
-    def category_counts(self) -> dict[str, int]:
-        """Photos by category, as drift compares them."""
-        return {figures.category: figures.photos for figures in self.categories}
+    def model_counts(self) -> dict[str, int]:
+        """Photos of the night by the model that decided, most photos first."""
+        counts = {model: sum(photos.values()) for model, photos in self.model_categories.items()}
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

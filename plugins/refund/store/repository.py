@@ -387,4 +387,4 @@ class Repository:
 
 def _run_row(row: Any) -> RunRow:
     values = dict(zip(RunRow.__dataclass_fields__, row, strict=True))
-    return RunRow(**{**values, "notes": tuple(values["notes"])})
+    return RunRow(**{**values, "notes": tuple(values["notes"]), "models": tuple(values["models"])})

@@ -78,10 +78,29 @@ COMMENT ON COLUMN refund.evaluation_photo.class_id IS 'The model''s most probabl
 COMMENT ON COLUMN refund.evaluation_photo.confidence IS 'Its probability, 0 to 1.';
 
 -- Audits, reviews and quality over time -----------------------------------------------------------------------------
+-- Salted, so that it has nothing to do with any other use of photo_id; SHA-256, since md5() fails on servers under FIPS.
+CREATE FUNCTION refund.audit_ratio(photo_id uuid) RETURNS double precision
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+RETURN ('x' || left(encode(sha256(convert_to('refund.audit/' || photo_id::text, 'UTF8')), 'hex'), 8))::bit(32)::bigint
+       / 4294967296.0::double precision;
+COMMENT ON FUNCTION refund.audit_ratio IS 'Where a photo stands in the draw for audits: from 0 up to 1, always the same for the same photo.';
 ALTER TABLE refund.decision ADD COLUMN audit boolean NOT NULL DEFAULT false;
-COMMENT ON COLUMN refund.decision.audit IS 'An automatic decision that a person is to check; chosen by hash of photo_id.';
+COMMENT ON COLUMN refund.decision.audit IS 'An automatic decision that a person is to check: the first 32 bits of the SHA-256 of refund.audit/<photo_id>, over 2^32, lie below the setting audit_share.';
 COMMENT ON COLUMN refund.decision.model IS 'Model of the prediction it rests on; after a rollback not that of the run.';
 COMMENT ON COLUMN refund.run.model IS 'Model that the run was given when it began; kept when its tasks are cleared.';
+
+-- Which models decided: more than one where the champion was rolled back while the night ran.
+ALTER TABLE refund.run ADD COLUMN models text[] NOT NULL DEFAULT '{}';
+UPDATE refund.run SET models = ARRAY[model] WHERE classified > 0;
+COMMENT ON COLUMN refund.run.models IS 'Models that classified its photos; more than one after a rollback during the night.';
+CREATE OR REPLACE VIEW reporting.runs AS
+SELECT run_date, run_id, state, model, taxonomy_version, code_version, params, photos, classified, rejected, unchanged,
+       rejected::double precision / NULLIF(classified + rejected, 0) AS rejected_share, stage_seconds, notes, synthetic,
+       started_at, published_at, finished_at, finished_at - started_at AS duration, models
+FROM refund.run;
+COMMENT ON COLUMN reporting.runs.model IS 'Model that the run began with, name@version.';
+COMMENT ON COLUMN reporting.runs.models IS 'Models that classified its photos; more than one after a rollback during the night.';
+COMMENT ON COLUMN reporting.last_complete_night.model IS 'Model that the run began with; reporting.runs has all.';
 
 CREATE TABLE refund.quality (
   week_ending         date NOT NULL,
