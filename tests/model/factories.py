@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from refund.model.agreement import Agreement
 from refund.model.card import ModelCard
 from refund.model.labels import Labels
 from refund.model.taxonomy import Taxonomy
@@ -28,6 +29,11 @@ def make_card(**overrides: Any) -> ModelCard:
         "created_at": "2026-11-22T00:00:00+00:00",
     }
     return ModelCard(**values | overrides)
+
+
+def make_agreement(**overrides: Any) -> Agreement:
+    values: dict[str, Any] = {"reference": "tiny@1.0-float32", "photos": 20, "agreeing": 19}
+    return Agreement.of(**values | overrides)
 
 
 def make_labels(*names: str) -> Labels:

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from refund.errors import ModelArtefactError
+from refund.model.agreement import Agreement
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CARD_FILE = "card.json"
 RUNTIMES = ("litert", "keras")
 PRECISIONS = ("float32", "int8")
@@ -49,15 +50,25 @@ class ModelCard:
     created_at: str  # ISO 8601, UTC
     built_with: dict[str, str] = field(default_factory=dict)  # library -> version
     metrics: dict[str, float] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
+    alpha: float | None = None  # width of a MobileNetV2; None for other networks
+    inputs_sha256: str | None = None  # of all that determines the artefact's bytes; None where it was not built here
+    agreement: Agreement | None = None  # of an int8 artefact with the float32 one of the same build
+    calibration: dict[str, Any] | None = None  # the photographs that an int8 artefact was calibrated on
+    differs_from: str | None = None  # a model of the same inputs and other bytes, and what was different
+    schema_version: int = SCHEMA_VERSION  # 1: without the five fields above
 
     def __post_init__(self) -> None:
         for spec in fields(self):
-            value, wanted = getattr(self, spec.name), _TYPES[str(spec.type).split("[")[0]]
+            value, wanted = getattr(self, spec.name), _wanted_type(str(spec.type))
             if not isinstance(value, wanted) or isinstance(value, bool):
                 _refuse(spec.name, f"a value of type {spec.type}", value)
         check_name(name=self.name, version=self.version)
-        for name in ("artefact_sha256", "labels_sha256", "source_sha256"):
+        for name in (
+            "artefact_sha256",
+            "labels_sha256",
+            "source_sha256",
+            *("inputs_sha256",) * bool(self.inputs_sha256),
+        ):
             if not _SHA256.fullmatch(getattr(self, name)):
                 _refuse(name, "64 hexadecimal digits", getattr(self, name))
         for name, allowed in (("runtime", RUNTIMES), ("precision", PRECISIONS), ("output", OUTPUTS)):
@@ -71,8 +82,10 @@ class ModelCard:
                 _refuse(name, "a finite number", getattr(self, name))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.artefact_file):  # never a path out of the folder
             _refuse("artefact_file", "a plain file name", self.artefact_file)
-        if self.schema_version != SCHEMA_VERSION:
-            _refuse("schema_version", str(SCHEMA_VERSION), self.schema_version)
+        if not 1 <= self.schema_version <= SCHEMA_VERSION:
+            _refuse("schema_version", " or ".join(map(str, range(1, SCHEMA_VERSION + 1))), self.schema_version)
+        if self.agreement is not None and self.precision != "int8":
+            _refuse("agreement", "None for a card of precision float32", self.agreement)
 
     @property
     def key(self) -> str:
@@ -85,8 +98,14 @@ class ModelCard:
         return f"{self.precision} on {self.runtime}, {self.input_width}×{self.input_height} px; weights: {self.source}"
 
     def to_json(self) -> str:
-        """The card as indented JSON with sorted keys, fit for ``card.json`` and a jsonb column."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        """The card as indented JSON with sorted keys, fit for ``card.json`` and a jsonb column.
+
+        A card of an older schema comes out as it was read.
+        """
+        values = asdict(self)
+        for name in _added_after(self.schema_version):
+            del values[name]
+        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, place: str = "the model card") -> Self:
@@ -111,7 +130,7 @@ class ModelCard:
                 f"upgrade refund, or choose a model that this version built"
             )
             raise ModelArtefactError(msg)
-        known = {spec.name for spec in fields(cls)}
+        known = {spec.name for spec in fields(cls)} - _added_after(schema)
         if missing := sorted(known - set(values)):
             msg = f"{place} lacks {', '.join(missing)}; {rebuild}"
             raise ModelArtefactError(msg)
@@ -119,6 +138,8 @@ class ModelCard:
             msg = f"{place} has unknown fields {', '.join(unknown)}; {rebuild}"
             raise ModelArtefactError(msg)
         try:
+            if isinstance(agreement := values.get("agreement"), dict):
+                values["agreement"] = Agreement.from_mapping(agreement)
             return cls(**values)
         except ValueError as exc:
             msg = f"{place} is malformed: {exc}; {rebuild}"
@@ -132,7 +153,23 @@ def check_name(*, name: str = "a", version: str = "1") -> None:
             _refuse(field_name, f"text like {pattern.pattern}", text)
 
 
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (float, int), "dict": dict}
+_TYPES: dict[str, Any] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "dict": (dict,),
+    "Agreement": (Agreement,),
+    "None": (type(None),),
+}
+_ADDED_BY_2 = frozenset({"alpha", "inputs_sha256", "agreement", "calibration", "differs_from"})
+
+
+def _wanted_type(annotation: str) -> tuple[type, ...]:
+    return tuple(kind for part in annotation.split(" | ") for kind in _TYPES[part.split("[")[0]])
+
+
+def _added_after(schema: object) -> frozenset[str]:
+    return _ADDED_BY_2 if schema == 1 else frozenset()
 
 
 def _refuse(name: str, expected: str, seen: object) -> None:
