@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refund.errors import ReasonCode
+from refund.night.decoding import decode_bodies, read_file
 from refund.params import NightParams
 from refund.records import PhotoFacts
 from refund.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from refund.model.decide import ScoredPhoto
+    from refund.model.load import Model
+    from refund.model.taxonomy import Taxonomy
 
 _BLOCK = 256  # photos held in memory at once: 40 MB of pixels
 
@@ -50,60 +55,32 @@ def try_photos(paths: Sequence[Path], *, model_folder: Path, settings: Settings,
         ModelArtefactError: the model cannot be used.
         DecoderPoolError: the isolated interpreter cannot run.
     """
-    from refund.imaging.pack import PIXELS_FILE, create_pixels, open_pixels
-    from refund.imaging.pool import DecoderPool
-    from refund.model.decide import decide
+    from refund.imaging.pack import PIXELS_FILE, open_pixels
     from refund.model.labels import load_labels
     from refund.model.load import load_model
     from refund.model.taxonomy import load_taxonomy
 
-    params = NightParams(top_k=top_k)
     labels = load_labels()
     taxonomy = load_taxonomy(labels=labels)
-    facts: dict[int, PhotoFacts] = {}
-    scored: list[ScoredPhoto] = []
-
-    def bodies() -> Iterator[tuple[int, bytes]]:
-        for slot, path in enumerate(paths):
-            body = _read(path, settings.max_bytes)
-            if isinstance(body, bytes):
-                yield slot, body
-            else:
-                facts[slot] = PhotoFacts(slot=slot, reason=body[0], detail=body[1])
-
-    with tempfile.TemporaryDirectory(prefix="refund-") as folder:
+    with load_model(model_folder, threads=1) as model, tempfile.TemporaryDirectory(prefix="refund-") as folder:
         pixels_path = Path(folder) / PIXELS_FILE
-        create_pixels(pixels_path, count=len(paths))
-        with DecoderPool(
-            pixels_path,
-            limits=settings.limits,
-            workers=min(settings.decode_workers or settings.cores, max(1, len(paths))),
-            memory_bytes=settings.decode_memory_bytes,
-            timeout_s=settings.decode_timeout_s,
-        ) as pool:
-            facts.update({fact.slot: fact for fact in pool.decode(bodies())})
-        good = [slot for slot in range(len(paths)) if facts[slot].ok]
-        with load_model(model_folder, threads=1) as model:
-            pixels = open_pixels(pixels_path)
-            for start in range(0, len(good), _BLOCK):
-                block = good[start : start + _BLOCK]
-                scored += decide(
-                    model.predict(pixels[block], batch_size=params.batch_size),
-                    labels=labels,
-                    taxonomy=taxonomy,
-                    top_k=top_k,
-                    threshold=params.review_threshold,
-                    declared=[None] * len(block),
-                )
-            model_key = model.card.key
-    by_slot = dict(zip(good, scored, strict=True))
+        facts = decode_bodies(
+            ((slot, read_file(path, max_bytes=settings.max_bytes)) for slot, path in enumerate(paths)),
+            count=len(paths),
+            pixels_path=pixels_path,
+            settings=settings,
+            size=(model.card.input_width, model.card.input_height),
+        )
+        pixels = open_pixels(pixels_path)
+        scored = score_photos(pixels, facts, model=model, taxonomy=taxonomy, params=NightParams(top_k=top_k))
+        model_key = model.card.key
     tried = []
     for slot, path in enumerate(paths):
         fact = facts[slot]
         if fact.reason is not None:
             tried.append(TriedPhoto(path=str(path), status="rejected", reason=f"{fact.reason.value}: {fact.detail}"))
             continue
-        photo = by_slot[slot]
+        photo = scored[slot]
         tried.append(
             TriedPhoto(
                 path=str(path),
@@ -126,15 +103,27 @@ def try_photos(paths: Sequence[Path], *, model_folder: Path, settings: Settings,
     return tried
 
 
-def _read(path: Path, max_bytes: int) -> bytes | tuple[ReasonCode, str]:
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device would be read without end
-            return ReasonCode.NOT_AN_IMAGE, "it is no regular file"
-        size_bytes = path.stat().st_size
-        if size_bytes > max_bytes:
-            return ReasonCode.FILE_TOO_LARGE, f"{size_bytes:,} bytes, at most {max_bytes:,} are allowed"
-        return path.read_bytes()
-    except FileNotFoundError:
-        return ReasonCode.VANISHED, "there is no such file"
-    except OSError as exc:  # a folder, a socket, no permission
-        return ReasonCode.NOT_AN_IMAGE, f"it cannot be read: {exc.strerror}"
+def score_photos(
+    pixels: NDArray[np.uint8], facts: Sequence[PhotoFacts], *, model: Model, taxonomy: Taxonomy, params: NightParams
+) -> dict[int, ScoredPhoto]:
+    """Predict and judge the photos of ``pixels`` (``(N, H, W, 3)``) that ``facts`` calls good; by slot.
+
+    Raises:
+        FatalRunError: the network failed, or its scores are no probabilities.
+    """
+    from refund.model.decide import decide
+
+    good = [fact.slot for fact in facts if fact.ok]
+    scored: dict[int, ScoredPhoto] = {}
+    for start in range(0, len(good), _BLOCK):
+        block = good[start : start + _BLOCK]
+        judged = decide(
+            model.predict(pixels[block], batch_size=params.batch_size),
+            labels=model.labels,
+            taxonomy=taxonomy,
+            top_k=params.top_k,
+            threshold=params.review_threshold,
+            declared=[None] * len(block),
+        )
+        scored.update(zip(block, judged, strict=True))
+    return scored
