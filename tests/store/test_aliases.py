@@ -109,7 +109,7 @@ def registered(database: Roles, s3_moto: S3Access, tmp_path_factory: pytest.Temp
 @pytest.fixture
 def aliases(registered: Registry, database: Roles) -> Iterator[Aliases]:
     """The aliases before anyone set one; all models may be used."""
-    yield registered.aliases
+    yield registered
     with Database(database.owner).connect() as connection, connection.cursor() as cursor:
         cursor.execute("DELETE FROM refund.model_alias_history")
         cursor.execute("DELETE FROM refund.audit")

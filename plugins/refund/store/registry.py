@@ -86,13 +86,12 @@ class ModelRow:
         }
 
 
-class Registry:
-    """Registers, finds and fetches models."""
+class Registry(Aliases):
+    """Registers, finds and fetches models; what the aliases mean, and their changes, come with `Aliases`."""
 
     def __init__(self, *, objects: ObjectStore, database: Database) -> None:
+        super().__init__(database)
         self.objects = objects
-        self.database = database
-        self.aliases = Aliases(database)
 
     def list(self) -> Sequence[ModelRow]:
         """Every registered model, newest first."""
@@ -144,19 +143,8 @@ class Registry:
         return row
 
     def set_alias(self, alias: str, model: str, *, by: str, reason: str) -> bool:
-        """See `Aliases.promote`; False where the alias means that model already."""
-        return self.aliases.promote(alias, model, by=by, reason=reason).changed
-
-    def retire(self, model: str, *, by: str, reason: str) -> bool:
-        """See `Aliases.retire`."""
-        return self.aliases.retire(model, by=by, reason=reason)
-
-    def rolled_back_to(self, alias: str, since: datetime, *, began_with: str | None = None) -> str | None:
-        """The model that a run goes on with which began with ``alias`` at ``since``, or None for its own.
-
-        See `refund.store.aliases.followed_rollback`.
-        """
-        return self.aliases.rolled_back_to(alias, since, began_with=began_with)
+        """See `promote`; False where the alias means that model already."""
+        return self.promote(alias, model, by=by, reason=reason).changed
 
     def fetch(self, model: str, cache_dir: Path) -> Path:
         """The model's folder on this machine, downloaded unless it is there, and checked either way.
