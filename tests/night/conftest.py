@@ -35,6 +35,19 @@ class World:
     services: Services
     roles: Roles
     s3: S3Access
+    folder: Path  # for files of the test
+
+    def register(self, version: str, **over: Any) -> str:
+        """Another version of the tiny model, registered; returns its name@version."""
+        folder = self.folder / f"model-{version}"
+        write_model(folder, version=version, **{"seed": int(version), **over})
+        return self.services.registry.register(folder, created_by="test").model
+
+    def promote(self, model: str) -> None:
+        self.services.registry.set_alias("champion", model, by="test", reason="better")
+
+    def rollback(self) -> None:
+        self.services.registry.rollback("champion", by="test", reason="worse")
 
     def put(self, name: str, body: bytes, *, day: date = DAY) -> str:
         key = f"incoming/{day.isoformat()}/{name}"
@@ -49,8 +62,11 @@ class World:
     def stage(self, run: NightRun) -> None:
         """Everything up to persist."""
         for shard_uri in fetch_manifest(run, self.services):
-            validate_shard(shard_uri, run=run, services=self.services)
-            classify_shard(shard_uri, run=run, services=self.services)
+            self.shard(shard_uri, run)
+
+    def shard(self, shard_uri: str, run: NightRun) -> None:
+        validate_shard(shard_uri, run=run, services=self.services)
+        classify_shard(shard_uri, run=run, services=self.services)
 
     def finish(self, run: NightRun) -> dict[str, int]:
         counts = persist_run(run, self.services)
@@ -91,7 +107,6 @@ def world(postgres: Roles, s3_moto: S3Access, tmp_path: Path) -> Iterator[World]
     with fresh_database(postgres) as roles:
         migrate(roles.owner)
         with open_services(settings=settings, s3=s3, database=roles.app) as services:
-            write_model(tmp_path / "model")
-            row = services.registry.register(tmp_path / "model", created_by="test")
-            services.registry.set_alias("champion", row.model, by="test", reason="the only one")
-            yield World(services=services, roles=roles, s3=s3)
+            world = World(services=services, roles=roles, s3=s3, folder=tmp_path)
+            world.promote(world.register("1"))
+            yield world

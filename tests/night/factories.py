@@ -25,18 +25,23 @@ def jpeg(seed: int, *, width: int = 320, height: int = 240) -> bytes:
     return body.getvalue()
 
 
-def write_model(folder: Path, *, name: str = "tiny", version: str = "1", seed: int = 0) -> ModelCard:
-    """A registered-shape model unit: mean colour, then one seeded dense layer to 1,000 logits."""
+def write_model(
+    folder: Path, *, name: str = "tiny", version: str = "1", seed: int = 0, size: tuple[int, int] = (224, 224)
+) -> ModelCard:
+    """A registered-shape model unit: mean colour, then one seeded dense layer to 1,000 logits.
+
+    ``size`` is (width, height) of its input.
+    """
     labels = load_labels()
-    artefact = _colour_model(class_count=len(labels.class_ids), seed=seed)
+    artefact = _colour_model(class_count=len(labels.class_ids), seed=seed, size=size)
     card = ModelCard(
         name=name,
         version=version,
         runtime="litert",
         artefact_file="model.tflite",
         artefact_sha256=hashlib.sha256(artefact).hexdigest(),
-        input_height=224,
-        input_width=224,
+        input_height=size[1],
+        input_width=size[0],
         input_scale=1 / 255,
         input_offset=0.0,
         output="logits",
@@ -53,11 +58,11 @@ def write_model(folder: Path, *, name: str = "tiny", version: str = "1", seed: i
     return card
 
 
-def _colour_model(*, class_count: int, seed: int) -> bytes:
+def _colour_model(*, class_count: int, seed: int, size: tuple[int, int]) -> bytes:
     weights = np.random.default_rng(seed).normal(0, 20, size=(class_count, 3)).astype(np.float32)
     graph = schema.SubGraphT()
     graph.tensors = [
-        _tensor("pixels", [1, 224, 224, 3], 0),
+        _tensor("pixels", [1, size[1], size[0], 3], 0),
         _tensor("axes", [2], 1, kind=schema.TensorType.INT32),
         _tensor("means", [1, 3], 0),
         _tensor("weights", [class_count, 3], 2),
