@@ -63,14 +63,10 @@ class ModelCard:
             if not isinstance(value, wanted) or isinstance(value, bool):
                 _refuse(spec.name, f"a value of type {spec.type}", value)
         check_name(name=self.name, version=self.version)
-        for name in (
-            "artefact_sha256",
-            "labels_sha256",
-            "source_sha256",
-            *("inputs_sha256",) * bool(self.inputs_sha256),
-        ):
-            if not _SHA256.fullmatch(getattr(self, name)):
-                _refuse(name, "64 hexadecimal digits", getattr(self, name))
+        for name in ("artefact_sha256", "labels_sha256", "source_sha256", "inputs_sha256"):
+            digest = getattr(self, name)
+            if digest is not None and not _SHA256.fullmatch(digest):
+                _refuse(name, "64 hexadecimal digits", digest)
         for name, allowed in (("runtime", RUNTIMES), ("precision", PRECISIONS), ("output", OUTPUTS)):
             if getattr(self, name) not in allowed:
                 _refuse(name, " or ".join(allowed), getattr(self, name))
