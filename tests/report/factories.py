@@ -11,6 +11,8 @@ from refund.monitor.drift import DriftResult, compare_shares
 from refund.records import OutcomeCounts, Reconciliation
 from refund.report.figures import (
     CategoryRow,
+    EvaluationRow,
+    ModelRow,
     QualityRow,
     ReasonRow,
     ReportFigures,
@@ -30,6 +32,15 @@ HOSTILE = (
     'incoming/2026-11-21/"onload="x/{{ 7*7 }}.jpg',
     "incoming/2026-11-21/\u202egpj.exe\x00\ud800\n<img src=https://example.com/x>.jpg",
     '=HYPERLINK("https://example.com")',
+)
+TWO_MODELS = (  # a night during which the champion was rolled back
+    ModelRow(
+        model="mobilenet_v2@1.0.0-float32",
+        photos=2000,
+        summary="LiteRT float32",
+        evaluation=EvaluationRow(set_name="returns.csv", photos=250, accuracy=0.912, low=0.876, high=0.944),
+    ),
+    ModelRow(model="mobilenet_v2@1.1.0-int8", photos=430, summary="LiteRT int8"),
 )
 
 
@@ -124,4 +135,13 @@ def hostile_night() -> ReportFigures:
         model="<svg onload=alert(3)>@1",
         model_summary="</style><script>alert(4)</script>",
         notes=('</p><iframe src="https://example.com">',),
+        models=tuple(
+            ModelRow(
+                model=f"<svg onload=alert(3)>@{number}",
+                photos=150,
+                summary="</style><script>alert(4)</script>",
+                evaluation=EvaluationRow(set_name=name, photos=1, accuracy=1.0, low=1.0, high=1.0),
+            )
+            for number, name in enumerate(HOSTILE[:2], start=1)
+        ),
     )

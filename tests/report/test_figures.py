@@ -7,10 +7,10 @@ from datetime import datetime
 import pytest
 
 from refund.report.figures import CategoryRow, ReportFigures
-from tests.report.factories import empty_night, hostile_night, night
+from tests.report.factories import TWO_MODELS, empty_night, hostile_night, night
 
 
-@pytest.mark.parametrize("figures", [night(), empty_night(), night(reference=0)])
+@pytest.mark.parametrize("figures", [night(), empty_night(), night(reference=0), night(models=TWO_MODELS, audits=3)])
 def test_figures_survive_json(figures: ReportFigures) -> None:
     assert ReportFigures.from_dict(json.loads(json.dumps(figures.to_dict()))) == figures
 
@@ -48,3 +48,8 @@ def test_a_category_that_does_not_add_up_is_refused() -> None:
 def test_a_time_without_zone_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^generated_at must be an aware time, got datetime"):
         replace(night(), generated_at=datetime(2026, 11, 22, 2, 0))  # noqa: DTZ001 - the fault under test
+
+
+def test_a_report_of_the_first_release_can_still_be_read() -> None:
+    body = {name: value for name, value in night().to_dict().items() if name not in ("models", "audits")}
+    assert ReportFigures.from_dict(body) == night()

@@ -11,7 +11,7 @@ from jinja2 import meta
 from refund.report import charts
 from refund.report.figures import ReportFigures
 from refund.report.page import CHART_WARNING, PageContext, page_context, render_html, template_environment
-from tests.report.factories import USUAL, empty_night, hostile_night, night
+from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night
 
 TEMPLATE = Path(charts.__file__).parent / "templates" / "report.html.j2"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -51,6 +51,7 @@ NIGHTS = {
     "first": night(reference=0),
     "drift": night({**USUAL, "shoes": 2600}),
     "all rejected": night({}, rejected={"corrupt": 4}),
+    "two models": night(models=TWO_MODELS, audits=24),
     "wrong": replace(night(), reconciliation=replace(night().reconciliation, adds_up=False)),
 }
 
@@ -163,3 +164,16 @@ def test_a_made_up_night_says_so() -> None:
 @pytest.mark.parametrize("figures", [night(), hostile_night()])
 def test_the_same_figures_give_the_same_bytes(figures: ReportFigures) -> None:
     assert render_html(figures) == render_html(figures)
+
+
+def test_models_are_shown_with_their_photos_and_what_they_scored_last() -> None:
+    seen = Page(render_html(night(models=TWO_MODELS, audits=24))).text
+    shown = " ".join(seen.split())
+    for text in (
+        "mobilenet_v2@1.0.0-float32, 2,000 photos of the night",
+        "mobilenet_v2@1.1.0-int8, 430 photos of the night",
+        "91.2% of categories right (95% interval 87.6% to 94.4%) on 250 labelled photos, returns.csv",
+        "24 are drawn for people to check",
+    ):
+        assert text in shown
+    assert shown.count("of categories right") == 1

@@ -7,9 +7,16 @@ import pytest
 from refund.report.figures import ReportFigures
 from refund.report.sentence import summary_sentence
 from refund.report.text import bar, render_text
-from tests.report.factories import USUAL, empty_night, hostile_night, night
+from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night
 
-NIGHTS = [night(), empty_night(), hostile_night(), night({**USUAL, "shoes": 2600}), night(reference=0)]
+NIGHTS = [
+    night(),
+    empty_night(),
+    hostile_night(),
+    night({**USUAL, "shoes": 2600}),
+    night(reference=0),
+    night(models=TWO_MODELS, audits=24),
+]
 
 
 @pytest.mark.parametrize("figures", NIGHTS)
@@ -54,3 +61,13 @@ def test_bars_have_eighths_and_never_vanish() -> None:
     assert bar(0.0, 4) == "    "
     assert bar(0.00001, 4) == "▏   "
     assert bar(1 / 32 * 3, 4) == "▍   "
+
+
+def test_two_models_are_both_named_and_only_one_is_compared() -> None:
+    text = " ".join(render_text(night(models=TWO_MODELS, audits=24)).split())
+    assert "Model: mobilenet_v2@1.0.0-float32 (2,000 photos), mobilenet_v2@1.1.0-int8 (430 photos)" in text
+    assert "More than one model sorted this night: compared are the 2,430 photos by mobilenet_v2@1.0.0-float32," in text
+    assert "to audit 24 photos drawn for people to check" in text
+    one = render_text(night(models=TWO_MODELS[:1]))
+    assert "Model: mobilenet_v2@1.0.0-float32   Run:" in one
+    assert "More than one model" not in one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from refund.settings import DatabaseAccess
 from refund.store import repository as repository_module
 from refund.store.database import KEEPALIVE, Database
 from refund.store.migrate import migrate
+from refund.store.records import EvaluationFigures
 from refund.store.repository import Repository
 from tests.conftest import Roles, free_port
 from tests.store.factories import DAY, MODEL, NOON, OTHER_MODEL, Photo, begin, night, register_models, rows
@@ -236,6 +238,42 @@ def test_reference_shares_add_up_the_runs_of_a_night(roles: Roles, repository: R
     night(roles.app, "r3", replace(A, key="incoming/c.jpg"), run_date=yesterday, taxonomy_version="t2")
     assert repository.reference_shares(DAY, MODEL, 1, taxonomy_version="t1") == [{"shoes": 1, "bags": 1}]
     assert repository.reference_shares(DAY, MODEL, 1) == [{"shoes": 2, "bags": 1}]
+
+
+def test_a_night_by_two_models_counts_for_each_with_its_own_photos(roles: Roles, repository: Repository) -> None:
+    yesterday = DAY - timedelta(days=1)
+    night(roles.app, "r1", A, replace(B, model=OTHER_MODEL), run_date=yesterday, audit_share=1.0)
+    figures = repository.night_figures("r1")
+    assert figures.model_categories == {MODEL: {"shoes": 1}, OTHER_MODEL: {"bags": 1}}
+    assert figures.model_counts == {MODEL: 1, OTHER_MODEL: 1}
+    assert figures.audits == 1
+    assert repository.reference_shares(DAY, MODEL, 28) == [{"shoes": 1}]
+    assert repository.reference_shares(DAY, OTHER_MODEL, 28) == [{"bags": 1}]
+    night(roles.app, "r2", B, unchanged=(A,), run_date=yesterday)  # decided anew
+    assert repository.reference_shares(DAY, OTHER_MODEL, 28) == []
+    assert repository.reference_shares(DAY, MODEL, 28) == [{"shoes": 1, "bags": 1}]
+    assert standing(repository) == ids(A, B)
+
+
+def test_figures_carry_what_each_model_scored_last_under_the_same_taxonomy(
+    roles: Roles, repository: Repository
+) -> None:
+    evaluated = (
+        "INSERT INTO refund.evaluation (model, set_name, set_sha256, taxonomy_version, threshold, photos, classified, "
+        "figures, code_version, evaluated_by) VALUES (%s, %s, repeat('0', 64), %s, 0.5, 9, 8, %s, '1', 'ada') "
+        "RETURNING 1"
+    )
+    for model, name, taxonomy, accuracy in (
+        (MODEL, "first.csv", "t1", 0.5),
+        (MODEL, "second.csv", "t1", 0.75),
+        (MODEL, "third.csv", "t2", 1.0),
+        (OTHER_MODEL, "first.csv", "t1", 0.25),
+    ):
+        score = {"accuracy": {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1}}
+        rows(roles.app, evaluated, model, name, taxonomy, json.dumps(score))
+    night(roles.app, "r1", A)
+    scored = EvaluationFigures(set_name="second.csv", photos=8, accuracy=0.75, low=0.65, high=0.85)
+    assert repository.night_figures("r1").evaluations == {MODEL: scored}
 
 
 def analyst(access: DatabaseAccess) -> Repository:

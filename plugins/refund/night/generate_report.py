@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,7 +131,14 @@ def report_figures(
         notes=row.notes,
         synthetic=row.synthetic,
         models=tuple(
-            figures.ModelRow(model=model, photos=photos, summary=model_summaries[model])
+            figures.ModelRow(
+                model=model,
+                photos=photos,
+                summary=model_summaries[model],
+                evaluation=figures.EvaluationRow(**asdict(night.evaluations[model]))
+                if model in night.evaluations
+                else None,
+            )
             for model, photos in night.model_counts.items()
         ),
         audits=night.audits,

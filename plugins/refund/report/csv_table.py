@@ -62,6 +62,9 @@ def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float |
     yield "review_queue", "all", "photos", figures.review_queue_count
     for model in figures.models:
         yield "model", model.model, "photos", model.photos
+        if model.evaluation:
+            for measure in ("set_name", "photos", "accuracy", "low", "high"):
+                yield "evaluation", model.model, measure, getattr(model.evaluation, measure)
     for row in figures.categories:
         for measure in ("photos", "share", "auto", "review", "mean_score", "reference_share"):
             yield "category", row.category, measure, getattr(row, measure)

@@ -58,12 +58,24 @@ class StageSeconds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRow:
+    """What a model scored on the labelled set that it was evaluated on last."""
+
+    set_name: str
+    photos: int
+    accuracy: float  # share of right categories, 0 to 1
+    low: float  # of its 95 % interval
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
     """One model and what stands of the night by its decisions."""
 
     model: str  # name@version
     photos: int
     summary: str  # one line from the model card
+    evaluation: EvaluationRow | None = None  # None: never evaluated under this taxonomy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +200,10 @@ class ReportFigures:
                     }
                 ),
                 "notes": tuple(body["notes"]),
-                "models": tuple(ModelRow(**row) for row in body.get("models", ())),  # absent in reports of 0.1
+                "models": tuple(  # absent in reports of 0.1
+                    ModelRow(**row | {"evaluation": row["evaluation"] and EvaluationRow(**row["evaluation"])})
+                    for row in body.get("models", ())
+                ),
             }
         )
 

@@ -59,7 +59,7 @@ def _counts(figures: ReportFigures) -> Iterator[str]:
     yield f"  the night   {count(figures.night_photos):>9} photos, {percent(figures.auto_share)} sorted automatically"
     yield f"  in review   {count(figures.review_queue_count):>9} photos, earlier nights included"
     if figures.audits:
-        yield f"  to audit    {count(figures.audits):>9} photos, drawn from those sorted automatically"
+        yield f"  to audit    {count(figures.audits):>9} photos drawn for people to check"
     if figures.late_photos:
         yield f"  late        {count(figures.late_photos):>9} photos of earlier dates"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from refund.errors import FatalRunError
 from refund.keys import UNDATED
 from refund.records import Reconciliation
-from refund.store.records import CategoryFigures, NightFigures, RejectionExample
+from refund.store.records import CategoryFigures, EvaluationFigures, NightFigures, RejectionExample
 
 if TYPE_CHECKING:
     from refund.store.database import Database
@@ -89,7 +89,14 @@ SELECT manifest, outcomes, classified, rejected, unchanged, decisions, adds_up F
 WHERE run_id = %(run_id)s
 """
 
-RUN = "SELECT run_date, stage_seconds FROM refund.run WHERE run_id = %(run_id)s"
+RUN = "SELECT run_date, stage_seconds, taxonomy_version FROM refund.run WHERE run_id = %(run_id)s"
+
+LAST_EVALUATIONS = """
+SELECT DISTINCT ON (model) model, set_name, classified, (figures #>> '{accuracy,value}')::double precision,
+       (figures #>> '{accuracy,low}')::double precision, (figures #>> '{accuracy,high}')::double precision
+FROM refund.evaluation WHERE model = ANY (%(models)s::text[]) AND taxonomy_version = %(taxonomy_version)s
+ORDER BY model, evaluation_id DESC
+"""
 
 # The dates first, then their runs' decisions by index: the time it takes must not grow with the history. A decision has
 # the taxonomy version of its run, but its own model: run.models names all of a run's, so other runs are not read.
@@ -131,8 +138,10 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
         if not run:
             msg = f"run {run_id!r} has no row in refund.run; expected a run that began. See reporting.runs"
             raise FatalRunError(msg)
-        run_date, stage_seconds = run[0]
+        run_date, stage_seconds, taxonomy_version = run[0]
         values["run_date"] = run_date
+        model_categories = dict(rows(MODEL_CATEGORIES))
+        values |= {"models": list(model_categories), "taxonomy_version": taxonomy_version}
         reconciliation = rows(RECONCILIATION)
         return NightFigures(
             run_date=run_date,
@@ -156,7 +165,11 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             size_bytes=rows(NIGHT_SIZE)[0][0],
             late_photos=rows(LATE_PHOTOS)[0][0],
             audits=rows(AUDITS)[0][0],
-            model_categories=dict(rows(MODEL_CATEGORIES)),
+            model_categories=model_categories,
+            evaluations={
+                model: EvaluationFigures(set_name=set_name, photos=photos, accuracy=accuracy, low=low, high=high)
+                for model, set_name, photos, accuracy, low, high in rows(LAST_EVALUATIONS)
+            },
             reconciliation=Reconciliation(**dict(zip(Reconciliation.__dataclass_fields__, row, strict=True)))
             if (row := next(iter(reconciliation), None))
             else None,

@@ -93,6 +93,17 @@ class RejectionExample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationFigures:
+    """What a model scored on the labelled set that it was evaluated on last."""
+
+    set_name: str
+    photos: int  # of the set, those that could be classified
+    accuracy: float  # share of right categories, 0 to 1
+    low: float  # of its 95 % interval
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NightFigures:
     """What the database counts for one run and its night; outcome counts are in the run's row itself."""
 
@@ -106,6 +117,7 @@ class NightFigures:
     late_photos: int  # of the run's that were not unchanged, those whose photo date lies before the run date
     audits: int  # of the night's automatic decisions, those marked for people to check
     model_categories: dict[str, dict[str, int]]  # of the night, photos by category for each model that decided
+    evaluations: dict[str, EvaluationFigures]  # of these models, where evaluated under the run's taxonomy
     reconciliation: Reconciliation | None  # None before the run is published
     stage_seconds: dict[str, float]
 
