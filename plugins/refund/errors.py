@@ -160,7 +160,23 @@ class LabelledSetError(ConfigurationError):
 
 
 class ReviewImportError(ConfigurationError):
-    """A file of reviews has rows that cannot be taken; none of it was."""
+    """A file of reviews has rows that cannot be taken; none of it was.
+
+    ``faults`` say line, what was seen and what was expected; at most `SHOWN` are told, ``count`` is how many there are.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, *, source: str, faults: list[str], count: int | None = None) -> None:
+        shown, total = faults[: self.SHOWN], max(len(faults), count or 0)
+        super().__init__(
+            f"{source} has {total} fault{'' if total == 1 else 's'}, so nothing of it was imported:\n"
+            + "\n".join(f"  {fault}" for fault in shown)
+            + (f"\n  … and {total - len(shown)} more" if total > len(shown) else "")
+            + "\nCorrect the file and import it again; reviews that are there already are passed over"
+        )
+        self.faults = shown
+        self.count = total
 
 
 class WeightsDownloadError(ConfigurationError):

@@ -10,7 +10,7 @@ from refund.report.figures import ReportFigures
 from refund.report.labels import visible
 
 COLUMNS = ("run_date", "run_id", "section", "name", "measure", "value")
-_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count in East Asian spreadsheets
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count in East Asian spreadsheets
 
 
 def render_csv(figures: ReportFigures) -> str:
@@ -39,7 +39,7 @@ def _cell(value: str | float | bool | None) -> str:
     if not isinstance(value, str):
         return repr(value)
     text = visible(value, limit=2_000)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if text.lstrip().startswith(FORMULA_STARTS) else text
 
 
 def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float | bool | None]]:

@@ -102,6 +102,42 @@ COMMENT ON COLUMN reporting.runs.model IS 'Model that the run began with, name@v
 COMMENT ON COLUMN reporting.runs.models IS 'Models that classified its photos; more than one after a rollback during the night.';
 COMMENT ON COLUMN reporting.last_complete_night.model IS 'Model that the run began with; reporting.runs has all.';
 
+-- Reviews may be imported late, so the latest is the one that was made last, not the one that was written last.
+CREATE INDEX review_latest ON refund.review (photo_date, photo_id, reviewed_at DESC, review_id DESC);
+DROP INDEX refund.review_by_photo;
+CREATE OR REPLACE VIEW reporting.photos AS
+SELECT p.photo_date, p.photo_id, p.key, p.refund_id, p.declared_category,
+       rp.outcome, rp.reason AS rejection_reason,
+       COALESCE(rv.category, d.category) AS final_category,
+       d.category AS predicted_category, d.score AS category_score, d.kind AS decision, d.reasons AS review_reasons,
+       pr.class_id, pr.class_name, pr.confidence, d.model, d.taxonomy_version,
+       rv.category AS reviewed_category, rv.reviewed_by, rv.reviewed_at,
+       p.image_format, p.width_px, p.height_px, p.size_bytes, p.quality_labels,
+       r.run_date, r.run_id, r.synthetic
+FROM refund.photo p
+JOIN refund.run_photo rp ON rp.photo_date = p.photo_date AND rp.photo_id = p.photo_id
+  AND rp.outcome <> 'unchanged' AND rp.superseded_by IS NULL
+JOIN refund.run r ON r.run_id = rp.run_id
+LEFT JOIN refund.decision d ON d.photo_date = p.photo_date AND d.photo_id = p.photo_id AND d.superseded_by IS NULL
+LEFT JOIN refund.prediction pr ON pr.photo_date = d.photo_date AND pr.photo_id = d.photo_id AND pr.model = d.model
+LEFT JOIN LATERAL (
+  SELECT v.category, v.reviewed_by, v.reviewed_at FROM refund.review v
+  WHERE v.photo_date = p.photo_date AND v.photo_id = p.photo_id ORDER BY v.reviewed_at DESC, v.review_id DESC LIMIT 1
+) rv ON true
+WHERE p.superseded_by IS NULL;
+CREATE OR REPLACE VIEW reporting.model_accuracy AS
+SELECT d.model, d.category AS predicted_category, count(*) AS reviewed,
+       count(*) FILTER (WHERE rv.category = d.category) AS correct,
+       count(*) FILTER (WHERE rv.category = d.category)::double precision / count(*) AS accuracy,
+       rv.chosen_by
+FROM refund.decision d
+JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
+JOIN LATERAL (
+  SELECT v.category, v.chosen_by FROM refund.review v
+  WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id ORDER BY v.reviewed_at DESC, v.review_id DESC LIMIT 1
+) rv ON true
+WHERE d.superseded_by IS NULL AND p.superseded_by IS NULL GROUP BY d.model, d.category, rv.chosen_by;
+
 CREATE TABLE refund.quality (
   week_ending         date NOT NULL,
   model               text NOT NULL REFERENCES refund.model,
@@ -115,6 +151,7 @@ CREATE TABLE refund.quality (
   macro_f1_high       double precision,
   decisions           integer NOT NULL,
   auto                integer NOT NULL,
+  audits              integer NOT NULL,
   audits_reviewed     integer NOT NULL,
   queue               integer NOT NULL,
   queue_reviewed      integer NOT NULL,
@@ -137,17 +174,18 @@ COMMENT ON COLUMN refund.quality.macro_f1_low IS 'Lower bound of its 95 % interv
 COMMENT ON COLUMN refund.quality.macro_f1_high IS 'Upper bound.';
 COMMENT ON COLUMN refund.quality.decisions IS 'Decisions of the window.';
 COMMENT ON COLUMN refund.quality.auto IS 'Of these, automatic.';
-COMMENT ON COLUMN refund.quality.audits_reviewed IS 'Automatic ones marked for audit and reviewed.';
+COMMENT ON COLUMN refund.quality.audits IS 'Of these, marked for audit.';
+COMMENT ON COLUMN refund.quality.audits_reviewed IS 'Of these, reviewed.';
 COMMENT ON COLUMN refund.quality.queue IS 'Decisions sent to review.';
 COMMENT ON COLUMN refund.quality.queue_reviewed IS 'Of these, reviewed.';
 COMMENT ON COLUMN refund.quality.required_audits IS 'Fewer reviewed audits than this: insufficient_data.';
 COMMENT ON COLUMN refund.quality.required_accuracy IS 'Lower bound that was asked for.';
-COMMENT ON COLUMN refund.quality.details IS 'The estimate by stratum and category.';
+COMMENT ON COLUMN refund.quality.details IS 'The estimate by stratum and category, and in words how many audits there are and when there are enough.';
 COMMENT ON COLUMN refund.quality.computed_at IS 'When.';
 
 CREATE VIEW reporting.model_quality AS
 SELECT week_ending, model, window_days, status, accuracy, accuracy_low, accuracy_high, macro_f1, macro_f1_low,
-       macro_f1_high, decisions, auto, audits_reviewed, queue, queue_reviewed, required_audits, required_accuracy,
+       macro_f1_high, decisions, auto, audits, audits_reviewed, queue, queue_reviewed, required_audits, required_accuracy,
        details, computed_at
 FROM refund.quality;
 COMMENT ON VIEW reporting.model_quality IS 'Accuracy and macro-F1 by week, from people''s reviews.';
@@ -163,12 +201,13 @@ COMMENT ON COLUMN reporting.model_quality.macro_f1_low IS 'Lower bound of its 95
 COMMENT ON COLUMN reporting.model_quality.macro_f1_high IS 'Upper bound.';
 COMMENT ON COLUMN reporting.model_quality.decisions IS 'Decisions of the window.';
 COMMENT ON COLUMN reporting.model_quality.auto IS 'Of these, automatic.';
-COMMENT ON COLUMN reporting.model_quality.audits_reviewed IS 'Automatic ones marked for audit and reviewed.';
+COMMENT ON COLUMN reporting.model_quality.audits IS 'Of these, marked for audit.';
+COMMENT ON COLUMN reporting.model_quality.audits_reviewed IS 'Of these, reviewed.';
 COMMENT ON COLUMN reporting.model_quality.queue IS 'Decisions sent to review.';
 COMMENT ON COLUMN reporting.model_quality.queue_reviewed IS 'Of these, reviewed.';
 COMMENT ON COLUMN reporting.model_quality.required_audits IS 'Fewer reviewed audits: insufficient_data.';
 COMMENT ON COLUMN reporting.model_quality.required_accuracy IS 'Lower bound that was asked for.';
-COMMENT ON COLUMN reporting.model_quality.details IS 'The estimate by stratum and category.';
+COMMENT ON COLUMN reporting.model_quality.details IS 'The estimate by stratum and category, and in words how many audits there are and when there are enough.';
 COMMENT ON COLUMN reporting.model_quality.computed_at IS 'When.';
 
 CREATE VIEW reporting.evaluations AS
@@ -200,7 +239,8 @@ FROM refund.decision d
 JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
 JOIN refund.run r ON r.run_id = d.run_id
 WHERE d.audit AND d.superseded_by IS NULL AND p.superseded_by IS NULL AND NOT EXISTS (
-  SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id);
+  SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id
+    AND v.chosen_by IN ('audit', 'queue'));  -- one that somebody looked for leaves the draw as it was
 COMMENT ON VIEW reporting.audit_queue IS 'Automatic decisions that a person is to check; without the machine''s answer, so that it does not lead.';
 COMMENT ON COLUMN reporting.audit_queue.photo_date IS 'Date of the photo.';
 COMMENT ON COLUMN reporting.audit_queue.photo_id IS 'The photo.';
