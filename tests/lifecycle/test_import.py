@@ -127,7 +127,8 @@ def test_an_artefact_that_is_not_the_cards_is_refused_by_its_place(
             services.objects.upload(folder / name, f"elsewhere/{name}")
     assert str(refused(services, source)) == (
         f"{source}model.tflite has SHA-256 {sha256(body).hexdigest()}, its card says "
-        f"{change_card(folder).artefact_sha256}: it was altered or damaged; get both files anew from where they were built"
+        f"{change_card(folder).artefact_sha256}: it was altered or damaged; get both files anew from where they were "
+        f"built"
     )
 
 

@@ -187,7 +187,7 @@ class Aliases:
             PromotionRefusedError: the alias does not mean ``expected`` any more.
         """
         check_alias(alias)
-        _check_reason(reason, f"a change of {alias} needs a reason; say why {model} shall be it")
+        check_reason(reason, f"a change of {alias} needs a reason; say why {model} shall be it")
         with self.database.connect() as connection, connection.cursor() as cursor:
             cursor.execute(LOCK_ALIAS, {"alias": alias})
             cursor.execute(STATE, {"model": model})
@@ -217,7 +217,7 @@ class Aliases:
             RollbackError: there is no earlier model that may be used, or the alias does not mean ``expected`` any more.
         """
         check_alias(alias)
-        _check_reason(reason, f"a rollback of {alias} needs a reason; say what is wrong with the present model")
+        check_reason(reason, f"a rollback of {alias} needs a reason; say what is wrong with the present model")
         with self.database.connect() as connection, connection.cursor() as cursor:
             cursor.execute(LOCK_ALIAS, {"alias": alias})
             stack = stack_of(_changes(cursor, alias))
@@ -248,7 +248,7 @@ class Aliases:
             NoModelError: the model is not registered.
             PromotionRefusedError: an alias means it, or a run is using it.
         """
-        _check_reason(reason, f"retiring {model} needs a reason; say why it shall not be used any more")
+        check_reason(reason, f"retiring {model} needs a reason; say why it shall not be used any more")
         with self.database.connect() as connection, connection.cursor() as cursor:
             for alias in ALIASES:  # always in this order; the others take one lock only, so nobody waits in a circle
                 cursor.execute(LOCK_ALIAS, {"alias": alias})
@@ -288,7 +288,8 @@ def audit(cursor: Any, *, by: str, action: str, subject: str, details: Mapping[s
     cursor.execute(AUDIT, {"by": by, "action": action, "subject": subject, "details": json.dumps(details)})
 
 
-def _check_reason(reason: str, text: str) -> None:
+def check_reason(reason: str, text: str) -> None:
+    """Raise SettingsError with ``text`` where the reason is blank."""
     if not reason.strip():
         raise SettingsError(text)
 
