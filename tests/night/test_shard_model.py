@@ -18,7 +18,7 @@ from refund.night.fetch import fetch_manifest
 from refund.night.health_check import check_disk, check_health
 from refund.night.persist import persist_run
 from refund.night.services import ShardLayout
-from refund.night.shard_model import pixel_bytes
+from refund.night.shard_model import model_in_force, pixel_bytes
 from refund.night.staged import STAGE_FILE
 from refund.night.validate import validate_shard
 from tests.model.factories import make_card
@@ -147,6 +147,25 @@ def test_a_run_cleared_after_a_rollback_checks_the_model_it_goes_on_with_and_lea
     assert world.finish(run) == {"photos": 3, "classified": 3, "rejected": 0, "unchanged": 0}
     assert world.rows(BY_MODEL) == [(OLD, 3)]
     assert world.rows("SELECT model, models FROM reporting.runs WHERE run_id = 'r2'") == [(NEW, [OLD])]
+
+
+@pytest.mark.parametrize(("began_with", "rolled_back", "goes_on_with"), [(NEW, True, OLD), (OLD, False, OLD)])
+def test_the_alias_may_change_between_the_health_check_asking_and_the_run_beginning(
+    world: World, began_with: str, rolled_back: bool, goes_on_with: str
+) -> None:
+    promoted(world)
+    if rolled_back:
+        world.rollback()
+    row = world.services.repository.begin_run(
+        run_id="r1",
+        run_date=DAY,
+        model=began_with,
+        taxonomy_version="1",
+        code_version="1",
+        params={"model": "champion"},
+        started_at=world.services.database.now(),
+    )
+    assert model_in_force(row, world.services).model == goes_on_with
 
 
 # --- input sizes ----------------------------------------------------------------------------------------------------
