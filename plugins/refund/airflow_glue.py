@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import ConfigurationError, RefundError, RetriableRunError, SettingsError
-from refund.params import NightParams, parse_run_date
+from refund.model_params import ModelParams
+from refund.params import NightParams, Params, parse_run_date
 from refund.settings import DatabaseAccess, S3Access, Settings
 
 if TYPE_CHECKING:
@@ -33,19 +34,42 @@ class NightTask:
     services: Services
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityTask:
+    """What the task of ``refund_quality`` is given."""
+
+    run_id: str
+    at: datetime  # when the run was due: the same whenever the task is tried again
+    ending: date  # last run date of the window
+    services: Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTask:
+    """What the task of ``refund_model`` is given."""
+
+    params: ModelParams
+    services: Services
+    by: str  # who triggered the run
+
+
 _JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
-def trigger_form() -> dict[str, Param]:
-    """The fields of Airflow's trigger form: one typed, bounded and described ``Param`` per night parameter."""
+def trigger_form(record: type[Params] = NightParams) -> dict[str, Param]:
+    """The fields of Airflow's trigger form: one typed, bounded and described ``Param`` per parameter of a record."""
     from airflow.sdk import Param
 
     form = {}
-    for entry in NightParams.describe():
+    for entry in record.describe():
         schema: dict[str, Any] = {"type": _JSON_TYPES.get(type(entry["default"]), ["null", "string"])}
-        if entry["name"] == "run_date":
-            schema["format"] = "date"
-        schema |= {keyword: entry[key] for key, keyword in (("min", "minimum"), ("max", "maximum")) if key in entry}
+        schema |= {
+            keyword: entry[key]
+            for key, keyword in (("min", "minimum"), ("max", "maximum"), ("format", "format"))
+            if key in entry
+        }
+        if "choices" in entry:
+            schema["enum"] = list(entry["choices"])
         form[entry["name"]] = Param(entry["default"], description=entry["help"], **schema)
     return form
 
@@ -64,6 +88,45 @@ def night_task() -> Iterator[NightTask]:
         run = night_run(get_current_context())
         with task_services() as services:
             yield NightTask(run=run, services=services)
+
+
+@contextmanager
+def quality_task() -> Iterator[QualityTask]:
+    """The window and stores of the current task of ``refund_quality``; errors as in `night_task`.
+
+    The window ends with the parameter ``week_ending``, else with the day before the run was due.
+    """
+    from airflow.sdk import get_current_context
+
+    with airflow_errors():
+        context = get_current_context()
+        dag_run: Any = context["dag_run"]
+        given = context["params"].get("week_ending")
+        ending = parse_run_date(given) if given else (dag_run.run_after - timedelta(days=1)).date()
+        with task_services() as services:
+            yield QualityTask(run_id=dag_run.run_id, at=dag_run.run_after, ending=ending, services=services)
+
+
+@contextmanager
+def model_task() -> Iterator[ModelTask]:
+    """The parameters of the current run of ``refund_model``, the stores, and who triggered it; errors as `night_task`.
+
+    Raises:
+        AirflowFailException: a `ConfigurationError` or `FatalRunError` was raised: no retry would help.
+        AirflowException: a `RetriableRunError` was raised.
+    """
+    from airflow.sdk import get_current_context
+
+    with airflow_errors():
+        context = get_current_context()
+        params = ModelParams.from_mapping({key: value for key, value in context["params"].items() if value is not None})
+        with task_services() as services:
+            yield ModelTask(params=params, services=services, by=triggered_by(context["dag_run"]))
+
+
+def triggered_by(dag_run: Any) -> str:
+    """The user who triggered the run, as Airflow knows them; ``airflow:<dag_id>`` where nobody did."""
+    return dag_run.triggering_user_name or f"airflow:{dag_run.dag_id}"
 
 
 @contextmanager
@@ -128,10 +191,11 @@ def s3_access(connection: Connection) -> S3Access:
     """Read a connection of type ``aws`` as Airflow's Amazon provider lays it out.
 
     Login and password are the key pair; without them the worker's own role is used. The extra holds ``region_name``,
-    ``endpoint_url`` and ``service_config.s3.bucket_name``.
+    ``endpoint_url``, ``service_config.s3.bucket_name`` and, for a certificate authority of one's own, ``verify``: the
+    path of its PEM file.
 
     Raises:
-        SettingsError: no bucket is named, or only half of the key pair is there.
+        SettingsError: no bucket is named, only half of the key pair is there, or ``verify`` is no path.
     """
     extra = connection.extra_dejson
     bucket = extra.get("service_config", {}).get("s3", {}).get("bucket_name")
@@ -144,17 +208,25 @@ def s3_access(connection: Connection) -> S3Access:
     if bool(connection.login) != bool(connection.password):
         msg = f"the connection {S3_CONNECTION} has only half of the key pair (login, password); set both or none"
         raise SettingsError(msg)
+    verify = extra.get("verify")
+    if verify is not None and (not isinstance(verify, str) or not verify):
+        msg = (
+            f"`verify` in the extra of the connection {S3_CONNECTION} must be the path of a PEM file with the "
+            f"certificates to trust, got {verify!r}; leave it out to trust the system's. They are always checked"
+        )
+        raise SettingsError(msg)
     return S3Access(
         bucket=bucket,
         endpoint_url=extra.get("endpoint_url") or None,
         region=extra.get("region_name") or "us-east-1",
         access_key=connection.login or None,
         secret_key=connection.password or None,
+        ca_file=verify,
     )
 
 
 def database_access(connection: Connection) -> DatabaseAccess:
-    """Read a connection of type ``postgres``.
+    """Read a connection of type ``postgres``; its extra may hold libpq's ``sslmode`` and ``sslrootcert``.
 
     Raises:
         SettingsError: host or login is missing.
@@ -169,6 +241,7 @@ def database_access(connection: Connection) -> DatabaseAccess:
         user=connection.login,
         password=connection.password or None,
         sslmode=connection.extra_dejson.get("sslmode", "prefer"),
+        ca_file=connection.extra_dejson.get("sslrootcert") or None,
     )
 
 

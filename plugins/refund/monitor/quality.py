@@ -237,8 +237,9 @@ def tell_audits(pace: AuditPace) -> str:
     share = pace.audit_share * pace.required / (pace.marked_a_day * pace.window_days)
     raised = f", or audit_share to {math.ceil(share * 1e3) / 1e3:g}" if 0 < share <= 1 else ""
     return (
-        f"{said}. This is the normal state at so few photos, not a fault. At {pace.marked_a_day:.1f} a day {needed} days "
-        f"have enough, from {max(pace.week_ending, ready)} on: set quality_window_days to {needed}{raised}."
+        f"{said}. This is the normal state at so few photos, not a fault. At {pace.marked_a_day:.1f} a day "
+        f"{needed} days have enough, from {max(pace.week_ending, ready)} on: set quality_window_days to "
+        f"{needed}{raised}."
     )
 
 
@@ -276,7 +277,7 @@ def _mistaken_for(known: NDArray[np.float64], agree: NDArray[np.bool_], shares: 
 
 
 def _expected(strata: Sequence[Stratum], rows: Sequence[str], columns: Sequence[str]) -> NDArray[np.float64]:
-    """All decisions by right category and machine's category, ``(R, C)``, those not reviewed at their expected place."""
+    """All decisions by right category and machine's category, ``(R, C)``, those not reviewed as expected."""
     import numpy as np
 
     agree = np.array([[row == column for column in columns] for row in rows])
@@ -321,7 +322,7 @@ def _draw(
             chances = random.dirichlet(spread[named, column] * (mistakes[column] + _PULL), size=draws)
             truths[:, named] += random.multinomial(rest[column] - hits[:, column], chances)
             truths[:, agree[:, column].argmax()] += hits[:, column]
-    claimed = sum(_decided(stratum, columns) for stratum in strata)
+    claimed = np.sum([_decided(stratum, columns) for stratum in strata], axis=0)
     f1 = 2 * (right_of @ agree.T) / np.maximum(truths + agree @ claimed, 1.0)
     return correct / sum(stratum.decisions for stratum in strata), f1
 
@@ -341,7 +342,8 @@ def _truth_shares(strata: Sequence[Stratum], rows: Sequence[str]) -> NDArray[np.
     for stratum in strata:
         for (truth, _), count in stratum.reviewed.items():
             counts[rows.index(truth)] += count * stratum.decisions / stratum.reviews
-    return counts / counts.sum()
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
 
 
 def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:

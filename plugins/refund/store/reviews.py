@@ -217,8 +217,8 @@ def _faults(cursor: Any, bucket: str) -> list[tuple[int, str]]:
         faults.append(
             (
                 line,
-                f"{reviewed_by!r} says {category!r}, but {first_category!r} of the same photo at the same time {where}; "
-                f"expected one verdict, or another reviewed_at",
+                f"{reviewed_by!r} says {category!r}, but {first_category!r} of the same photo at the same time "
+                f"{where}; expected one verdict, or another reviewed_at",
             )
         )
     return faults
