@@ -132,7 +132,7 @@ def evaluate_predictions(verdicts: Sequence[Verdict], *, auto: Sequence[bool], r
         ValueError: there are no verdicts, or not as many of them as flags.
     """
     import numpy as np
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     if not verdicts or len(verdicts) != len(auto):
         msg = f"an evaluation needs verdicts and as many flags, got {len(verdicts)} and {len(auto)}"
@@ -143,7 +143,8 @@ def evaluate_predictions(verdicts: Sequence[Verdict], *, auto: Sequence[bool], r
     drawn = [sample.figures(indices) for indices in draw(len(order), resamples)]
     spread = {name: np.concatenate([part[name] for part in drawn]) for name in whole}
 
-    counts = confusion_matrix(sample.truth, sample.answer, labels=np.arange(len(sample.names)))
+    counts = np.zeros((len(sample.names), len(sample.names)), dtype=np.int64)
+    np.add.at(counts, (sample.truth, sample.answer), 1)  # scikit-learn's warns where there is one category
     ratios = precision_recall_fscore_support(
         sample.truth, sample.answer, labels=np.arange(len(sample.names)), zero_division=np.nan
     )

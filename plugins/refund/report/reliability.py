@@ -41,7 +41,7 @@ def reliability_plot(figures: Figures, *, model: str, set_name: str, image_forma
     else:
         metadata["Software"] = None
     with mpl.rc_context(style):
-        figure = Figure(figsize=(7.0, 7.2), layout="constrained")
+        figure = Figure(figsize=(7.0, 7.8), layout="constrained")
         upper, lower = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
         _draw_bins(upper, figures)
         _draw_counts(lower, figures)
@@ -53,6 +53,7 @@ def reliability_plot(figures: Figures, *, model: str, set_name: str, image_forma
             color=_INK,
             parse_math=False,
         )
+        figure.legend(loc="outside lower left", frameon=False, fontsize=10)
         buffer = io.BytesIO()
         figure.savefig(buffer, format=image_format, dpi=120, metadata=metadata)
     return buffer.getvalue()
@@ -109,7 +110,6 @@ def _draw_bins(axes: Axes, figures: Figures) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1.03), ylabel="share put in the right category")
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(loc="upper left", frameon=False)
 
 
 def _draw_counts(axes: Axes, figures: Figures) -> None:
