@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "plugins" / "refund"
 LAYERS = [
-    {"errors", "records", "settings", "params", "keys", "schemas", "resources", "__init__"},
+    {"errors", "records", "settings", "params", "model_params", "keys", "schemas", "resources", "__init__"},
     {"imaging", "model", "monitor"},
     {"store", "report"},
     {"night"},

@@ -1,4 +1,4 @@
-"""What one night can be told to do: the record behind Airflow's trigger form, the command line and the API."""
+"""What one run of a DAG can be told to do: records behind Airflow's trigger form, the command line and the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,51 @@ from refund.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NightParams:
+class Params:
+    """The parameters of one run of a DAG; every field has a default and a ``help`` in its metadata.
+
+    The metadata may hold ``min`` and ``max``, ``choices`` (all values that are allowed) and ``format`` (``date``). A
+    default of None means a text that may be left out.
+
+    Raises:
+        SettingsError: a value is out of its range; the text names field, value and range.
+    """
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if "min" in spec.metadata:
+                low, high = spec.metadata["min"], spec.metadata["max"]
+                if not low <= value <= high:  # also refuses NaN
+                    msg = f"{spec.name} must lie in {low}..{high}, got {value!r}"
+                    raise SettingsError(msg)
+            if "choices" in spec.metadata and value not in spec.metadata["choices"]:
+                msg = f"{spec.name} must be one of {', '.join(map(str, spec.metadata['choices']))}, got {value!r}"
+                raise SettingsError(msg)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what a form, a command line or JSON gives; texts are read as the field's type.
+
+        Raises:
+            SettingsError: an unknown name, or a value that cannot be read.
+        """
+        known = {spec.name: spec for spec in fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            msg = f"unknown parameter {unknown[0]!r}; known are: {', '.join(known)}"
+            raise SettingsError(msg)
+        read = {name: _read(name, value, known[name].default) for name, value in values.items()}
+        return cls(**read)
+
+    @classmethod
+    def describe(cls) -> list[dict[str, Any]]:
+        """One entry per parameter (``name, default, help`` and what else the metadata hold), to build forms from."""
+        return [{"name": spec.name, "default": spec.default, **spec.metadata} for spec in fields(cls)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightParams(Params):
     """The parameters of one run of ``refund_nightly``; every field has a default, so an empty form is a normal night.
 
     Raises:
@@ -20,7 +64,10 @@ class NightParams:
 
     run_date: str | None = field(
         default=None,
-        metadata={"help": "Night to run, YYYY-MM-DD. Empty: the scheduled date, or yesterday for a run by hand."},
+        metadata={
+            "help": "Night to run, YYYY-MM-DD. Empty: the scheduled date, or yesterday for a run by hand.",
+            "format": "date",
+        },
     )
     prefix: str = field(default="incoming/", metadata={"help": "Where the warehouse drops photos; ends with a slash."})
     model: str = field(default="champion", metadata={"help": "Model to use: an alias or name@version."})
@@ -54,32 +101,7 @@ class NightParams:
         if not self.model:
             msg = "model must be an alias or name@version, got an empty text"
             raise SettingsError(msg)
-        for spec in fields(self):
-            if "min" in spec.metadata:
-                value, low, high = getattr(self, spec.name), spec.metadata["min"], spec.metadata["max"]
-                if not low <= value <= high:  # also refuses NaN
-                    msg = f"{spec.name} must lie in {low}..{high}, got {value!r}"
-                    raise SettingsError(msg)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what a form, a command line or JSON gives; texts are read as the field's type.
-
-        Raises:
-            SettingsError: an unknown name, or a value that cannot be read.
-        """
-        known = {spec.name: spec for spec in fields(cls)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            msg = f"unknown parameter {unknown[0]!r}; known are: {', '.join(known)}"
-            raise SettingsError(msg)
-        read = {name: _read(name, value, known[name].default) for name, value in values.items()}
-        return cls(**read)
-
-    @classmethod
-    def describe(cls) -> list[dict[str, Any]]:
-        """One entry per parameter (``name, default, help``, and ``min, max`` where bounded), to build forms from."""
-        return [{"name": spec.name, "default": spec.default, **spec.metadata} for spec in fields(cls)]
+        Params.__post_init__(self)  # super() does not work in a slotted dataclass
 
 
 def parse_run_date(text: str) -> date:
@@ -99,8 +121,11 @@ def parse_run_date(text: str) -> date:
 
 
 def _read(name: str, value: Any, default: Any) -> Any:
-    if name == "run_date":
-        return value or None
+    if default is None:
+        if value is not None and not isinstance(value, str):
+            msg = f"{name} must be of type str, got {value!r}"
+            raise SettingsError(msg)
+        return (value or "").strip() or None
     if default is MISSING or not isinstance(value, str):
         wanted = type(default)
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):

@@ -102,6 +102,16 @@ class AliasMove:
         """False where the alias meant that model already."""
         return self.before != self.after
 
+    def as_json(self) -> dict[str, Any]:
+        """The move as JSON values."""
+        return {
+            "alias": self.alias,
+            "model": self.after,
+            "before": self.before,
+            "changed": self.changed,
+            "skipped": list(self.skipped),
+        }
+
 
 def stack_of(changes: Sequence[AliasChange]) -> list[str]:
     """The models that an alias's changes, oldest first, add up to; the last one is what it means now."""

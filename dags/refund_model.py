@@ -1,0 +1,45 @@
+"""The model: build, import, evaluate, promote, roll back, retire and verify, by hand; the history keeps who and why.
+
+The same as the commands `refund model …`. A promotion takes effect with the next run of `refund_nightly`, a rollback
+with the next shard. A run without changes to the form verifies every registered model.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import dag, task
+
+from refund.airflow_glue import model_task, trigger_form
+from refund.model_params import ModelParams
+
+
+@dag(
+    schedule=None,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    params=trigger_form(ModelParams),
+    default_args={
+        "owner": "refund",
+        "retries": 0,  # a rollback whose answer was lost would be made twice
+        "execution_timeout": timedelta(hours=2),
+    },
+    tags=["refund"],
+    doc_md=__doc__,
+)
+def refund_model() -> None:
+    """Do the one thing that the form's action names."""
+
+    @task(multiple_outputs=False)
+    def act() -> dict[str, Any]:
+        """Do it as the user who triggered the run."""
+        from refund.lifecycle.actions import run_action
+
+        with model_task() as given:
+            return run_action(given.params, given.services, by=given.by)
+
+    act()
+
+
+refund_model()

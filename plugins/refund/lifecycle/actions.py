@@ -1,0 +1,103 @@
+"""What the DAG ``refund_model`` does, by the action that its form names: the same functions as the command line's."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refund.model_params import ModelParams
+
+if TYPE_CHECKING:
+    from refund.night.services import Services
+
+log = logging.getLogger(__name__)
+
+
+def run_action(params: ModelParams, services: Services, *, by: str) -> dict[str, Any]:
+    """Do what ``params.action`` says; returns what came of it as JSON values.
+
+    Raises:
+        ConfigurationError: as the action does; `ModelArtefactError` lists what `verify` found wrong.
+    """
+    action = globals()[f"_{params.action}"]
+    answer: dict[str, Any] = action(params, services, by)
+    log.info("%s by %s: %s", params.action, by, answer)
+    return answer
+
+
+def _verify(params: ModelParams, services: Services, _by: str) -> dict[str, Any]:
+    from refund.lifecycle.verify import require_sound, verify_models
+
+    verified = verify_models(services, params.model, progress=log.info)
+    require_sound(verified)
+    return {"sound": [one.model for one in verified]}
+
+
+def _build(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
+    from refund.lifecycle.build import build_and_register
+
+    with tempfile.TemporaryDirectory(prefix="refund-weights-") as scratch:
+        outcome = build_and_register(
+            services,
+            weights=_weights(params, services, Path(scratch)),
+            alpha=params.alpha,
+            input_px=params.input_px,
+            calibrate=params.calibrate,
+            allow_fallback=False,
+            champion=False,
+            by=by,
+            reason=params.reason or "",
+            progress=log.info,
+        )
+    return outcome.as_json()
+
+
+def _import(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
+    from refund.lifecycle.import_model import import_model
+
+    return {"model": import_model(services, params.source or "", by=by, progress=log.info).row.model}
+
+
+def _evaluate(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
+    from refund.lifecycle.evaluate import evaluate_model
+
+    done = evaluate_model(
+        services,
+        model=params.model or "",
+        where=params.labels or "",
+        threshold=params.threshold,
+        by=by,
+        progress=log.info,
+    )
+    figures = done.figures
+    return {
+        "model": done.model,
+        "evaluation_id": done.evaluation_id,
+        "photos": done.photos,
+        "accuracy": figures.accuracy.value,
+        "macro_f1": figures.macro_f1.value,
+    }
+
+
+def _promote(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
+    from refund.lifecycle.promote import promote
+
+    return promote(
+        services, params.model or "", alias=params.alias, by=by, reason=params.reason or "", override=params.override
+    ).as_json()
+
+
+def _rollback(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
+    move = services.registry.rollback(params.alias, by=by, reason=params.reason or "")
+    return move.as_json()
+
+
+def _retire(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
+    row = services.registry.resolve(params.model or "")
+    return {"model": row.model, "changed": services.registry.retire(row.model, by=by, reason=params.reason or "")}
+
+
+def _weights(params: ModelParams, services: Services, scratch: Path) -> Path | None:
+    raise NotImplementedError
