@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,18 @@ import pytest
 
 from refund.errors import TaxonomyError
 from refund.model.labels import load_labels
-from refund.model.taxonomy import DEPARTMENTS, NOT_A_PRODUCT, load_taxonomy
+from refund.model.taxonomy import (
+    DEPARTMENT_BRANCHES,
+    DEPARTMENTS,
+    NOT_A_PRODUCT,
+    check_taxonomy,
+    department_of_path,
+    find_classes,
+    load_taxonomy,
+    similar_names,
+)
 from refund.resources import include_path
+from tests.conftest import REPOSITORY
 from tests.model.factories import make_labels
 
 LABELS = make_labels("tench", "running_shoe", "sandal")
@@ -53,9 +64,26 @@ def test_the_shipped_taxonomy_files_every_class_and_uses_every_department() -> N
         ("diaper", "baby_toddler"),
         ("acoustic_guitar", "arts_entertainment"),
         ("pizza", "food_beverages"),
+        ("mosquito_net", "home_garden"),
+        ("bow_tie", "clothing"),
+        ("vestment", "clothing"),
+        ("parachute", "sporting_goods"),
+        ("pot", "home_garden"),
+        ("plate", "food_beverages"),
+        ("car_wheel", "vehicles_parts"),
+        ("crib", "baby_toddler"),
+        ("apron", "kitchen_dining"),
         ("goldfish", NOT_A_PRODUCT),
+        ("tabby", NOT_A_PRODUCT),
         ("castle", NOT_A_PRODUCT),
+        ("pier", NOT_A_PRODUCT),
+        ("aircraft_carrier", NOT_A_PRODUCT),
         ("crane", NOT_A_PRODUCT),
+        ("bakery", NOT_A_PRODUCT),
+        ("groom", NOT_A_PRODUCT),
+        ("volcano", NOT_A_PRODUCT),
+        ("daisy", NOT_A_PRODUCT),
+        ("web_site", NOT_A_PRODUCT),
     ],
 )
 def test_common_goods_go_where_a_clerk_expects_them(name: str, category: str) -> None:
@@ -79,10 +107,83 @@ def test_products_have_a_node_of_the_product_taxonomy_and_others_none() -> None:
         assert (taxonomy.product_path(class_id) is not None) == is_product
 
 
-def test_one_node_has_one_path() -> None:
+@pytest.mark.parametrize(
+    ("class_id", "product_id", "product_path"),
+    [
+        ("n02883205", 176, "Apparel & Accessories > Clothing Accessories > Neckties"),
+        ("n03788365", 505803, "Home & Garden > Linens & Bedding > Bedding > Bed Canopies"),
+        ("n03642806", 328, "Electronics > Computers > Laptops"),
+        ("n03991062", 721, "Home & Garden > Lawn & Garden > Gardening > Pots & Planters"),
+        ("n03888257", 4023, "Sporting Goods > Outdoor Recreation > Hang Gliding & Skydiving > Parachutes"),
+        ("n07873807", 499988, "Food, Beverages & Tobacco > Food Items > Prepared Foods > Prepared Meals & Entrées"),
+    ],
+)
+def test_classes_are_filed_under_fine_nodes(class_id: str, product_id: int, product_path: str) -> None:
     taxonomy = load_taxonomy(labels=load_labels())
-    pairs = set(zip(taxonomy.product_ids, taxonomy.product_paths, strict=True))
-    assert len({number for number, _ in pairs}) == len({path for _, path in pairs}) == len(pairs)
+    assert (taxonomy.product_id(class_id), taxonomy.product_path(class_id)) == (product_id, product_path)
+
+
+def test_the_shipped_taxonomy_passes_every_check() -> None:
+    labels = load_labels()
+    taxonomy = check_taxonomy(labels=labels)
+    assert taxonomy == load_taxonomy(labels=labels)
+    assert len(taxonomy.nodes()) == len({product_id for product_id, _ in taxonomy.nodes()}), "one department a node"
+
+
+def test_hardly_a_class_stays_at_a_top_level() -> None:
+    paths = load_taxonomy(labels=load_labels()).product_paths
+    top = [path for path in paths if path is not None and " > " not in path]
+    assert sorted(top) == ["Food, Beverages & Tobacco", "Sporting Goods"]
+
+
+def test_every_department_has_branches_and_no_branch_has_two() -> None:
+    assert set(DEPARTMENT_BRANCHES) == DEPARTMENTS - {NOT_A_PRODUCT}
+    branches = [branch for taken in DEPARTMENT_BRANCHES.values() for branch in taken]
+    assert all(branches)
+    assert len(set(branches)) == len(branches)
+
+
+@pytest.mark.parametrize(
+    ("path", "department"),
+    [
+        ("Home & Garden > Decor > Vases", "home_garden"),
+        ("Home & Garden > Kitchen & Dining", "kitchen_dining"),
+        ("Home & Garden > Kitchen & Dining > Barware > Corkscrews", "kitchen_dining"),
+        ("Home & Gardening", None),
+        ("Furniture > Baby & Toddler Furniture > Cribs & Toddler Beds", "baby_toddler"),
+        ("Furniture", "furniture"),
+        ("Animals & Pet Supplies > Live Animals", None),
+        ("Apparel & Accessories", None),
+        ("Shoes", None),
+        ("", None),
+    ],
+)
+def test_the_longest_branch_decides_the_department_of_a_path(path: str, department: str | None) -> None:
+    assert department_of_path(path) == department
+
+
+def test_the_page_lists_the_branches_of_every_department() -> None:
+    page = (REPOSITORY / "docs" / "taxonomy.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    documented = {row[0].strip("`"): tuple(row[2].split("<br>")) for row in rows if len(row) == 3}
+    assert documented == DEPARTMENT_BRANCHES | {NOT_A_PRODUCT: ("none",)}
+
+
+def test_the_classes_that_the_page_names_are_filed_as_it_says() -> None:
+    """A rule's row names the classes it decides, each as `class` → department."""
+    page = (REPOSITORY / "docs" / "taxonomy.md").read_text(encoding="utf-8")
+    labels = load_labels()
+    taxonomy = load_taxonomy(labels=labels)
+    filed: dict[str, set[str]] = {}
+    for class_id, name in zip(labels.class_ids, labels.class_names, strict=True):
+        filed.setdefault(name, set()).add(taxonomy.category_of(class_id))
+    told = [
+        (name, department)
+        for names, department in re.findall(r"((?:`[^`\n]+`,? )+)→ `([a-z_]+)`", page)
+        for name in re.findall(r"`([^`]+)`", names)
+    ]
+    assert len(told) >= 150
+    assert [(name, department) for name, department in told if filed.get(name) != {department}] == []
 
 
 def test_the_matrix_has_one_category_per_class(tmp_path: Path) -> None:
@@ -133,6 +234,110 @@ def test_a_faulty_taxonomy_is_refused_with_its_line(tmp_path: Path, text: str, e
     with pytest.raises(TaxonomyError) as caught:
         load_taxonomy(write(tmp_path, text), labels=LABELS)
     assert expected in str(caught.value)
+
+
+SHOES = "Apparel & Accessories > Shoes"
+
+
+@pytest.mark.parametrize(
+    ("shoe", "sandal", "expected"),
+    [
+        (
+            f"shoes,187,{SHOES}",
+            "shoes,187,Apparel & Accessories > Shoe Accessories",
+            "line 5: product_id 187 has the path 'Apparel & Accessories > Shoe Accessories', on line 4 it is "
+            "'Apparel & Accessories > Shoes'",
+        ),
+        (
+            f"shoes,187,{SHOES}",
+            f"shoes,188,{SHOES}",
+            "line 5: 'Apparel & Accessories > Shoes' has the product_id '188', on line 4 it is '187'",
+        ),
+        (
+            f"shoes,187,{SHOES}",
+            "shoes,8,Arts & Entertainment",
+            "line 5: 'Arts & Entertainment' belongs to arts_entertainment, it cannot stand under shoes",
+        ),
+        (
+            f"shoes,187,{SHOES}",
+            "shoes,166,Apparel & Accessories",
+            "line 5: 'Apparel & Accessories' belongs to no department, it cannot stand under shoes",
+        ),
+        *(
+            (
+                f"shoes,187,{SHOES}",
+                f"shoes,188,{path}",
+                f"line 5: a product_path reads 'Top > Middle > Node', this one is {path!r}",
+            )
+            for path in (
+                "Apparel & Accessories>Shoes",
+                "Apparel & Accessories > ",
+                " > Shoes",
+                "Apparel & Accessories >  Shoes",
+                "Apparel  & Accessories > Shoes",
+                " Apparel & Accessories > Shoes",
+                "Apparel & Accessories > Shoes\x1b[31m",
+                "Apparel & Accessories > Shoes > > Boots",
+            )
+        ),
+    ],
+)
+def test_nodes_that_disagree_are_refused_by_the_check_with_their_lines(
+    tmp_path: Path, shoe: str, sandal: str, expected: str
+) -> None:
+    path = write(tmp_path, HEAD + TENCH + f"n00000001,running_shoe,{shoe}\nn00000002,sandal,{sandal}\n")
+    with pytest.raises(TaxonomyError) as caught:
+        check_taxonomy(path, labels=LABELS)
+    assert str(caught.value) == f"{path} has 1 fault, correct them: {expected}"
+    assert load_taxonomy(path, labels=LABELS).product_ids[1] == 187, "a night does not stop for a node"
+
+
+def test_the_check_tells_gaps_and_nodes_together(tmp_path: Path) -> None:
+    path = write(tmp_path, HEAD + TENCH + SHOE.replace("shoes", "sheos") + SHOE.replace("00001", "00003"))
+    with pytest.raises(TaxonomyError) as caught:
+        check_taxonomy(path, labels=LABELS)
+    assert str(caught.value).startswith(f"{path} has 3 faults, correct them: line 4: 'sheos' is no department")
+    assert "; line 5: class 'n00000003' is not in the class list; class n00000002 (sandal) is missing" in str(
+        caught.value
+    )
+
+
+def test_of_many_faults_the_check_tells_fifty(tmp_path: Path) -> None:
+    lines = include_path("taxonomy.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    with pytest.raises(TaxonomyError) as caught:
+        check_taxonomy(write(tmp_path, "".join(lines[:-60])), labels=load_labels())
+    assert "has 60 faults" in str(caught.value)
+    assert str(caught.value).count("is missing") == 50
+    assert str(caught.value).endswith("… and 10 more")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("n04120489", ["running_shoe"]),
+        ("N04120489", ["running_shoe"]),
+        ("running_shoe", ["running_shoe"]),
+        (" Running-Shoe ", ["running_shoe"]),
+        ("maillot", ["maillot", "maillot"]),
+        ("cardigan", ["Cardigan", "cardigan"]),
+        ("shoe", ["running_shoe", "shoe_shop"]),
+        ("jack-o'-lantern", ["jack-o'-lantern"]),
+        ("n0412048", []),
+        ("sneaker", []),
+        ("", []),
+        (" _ ", []),
+    ],
+)
+def test_a_class_is_found_by_id_then_name_then_part_of_a_name(text: str, names: list[str]) -> None:
+    labels = load_labels()
+    name_of = dict(zip(labels.class_ids, labels.class_names, strict=True))
+    assert [name_of[class_id] for class_id in find_classes(text, labels=labels)] == names
+
+
+def test_names_that_are_spelt_alike_are_suggested() -> None:
+    labels = load_labels()
+    assert similar_names("runing shoe", labels=labels)[0] == "running_shoe"
+    assert similar_names("xqzw", labels=labels) == []
 
 
 def test_of_many_faults_ten_are_told(tmp_path: Path) -> None:
