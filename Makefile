@@ -8,7 +8,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test test-all lint bench
+.PHONY: help run stop test test-all lint bench env
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -35,6 +35,13 @@ lint: $(DEV_STAMP) ## style, format and types
 
 bench: $(STAMP) ## measure what a night costs on this machine
 	@$(BIN)/python -m benchmarks
+
+env: ## write .env and a local certificate authority for docker compose; ARGS=--help
+	@if [ -x $(BIN)/python ]; then $(BIN)/python deploy/make_env.py $(ARGS); \
+	elif command -v docker > /dev/null 2>&1; then \
+	  docker run --rm --user "$$(id -u):0" --entrypoint python --volume "$(CURDIR):/project" --workdir /project \
+	    "$${REFUND_IMAGE:-refund:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)}" deploy/make_env.py $(ARGS); \
+	else echo "make: neither $(BIN)/ nor docker is here; one of both runs deploy/make_env.py: see docs/deployment.md" >&2; exit 1; fi
 
 # A step says what it does and how long it took; its output is shown only when it fails.
 define step

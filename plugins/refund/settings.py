@@ -28,7 +28,7 @@ class S3Access:
     region: str = "us-east-1"
     access_key: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
-    ca_file: str | None = None  # certificates to trust instead of the system's, PEM
+    ca_file: str | None = None  # PEM; boto3 trusts it instead of the system's authorities, obstore besides them
 
     @property
     def place(self) -> str:

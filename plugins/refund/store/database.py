@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from refund.errors import (
@@ -13,6 +14,7 @@ from refund.errors import (
     DatabaseUnavailableError,
     FatalRunError,
     RefundError,
+    SettingsError,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,12 @@ _REFUSED = (
     "no pg_hba.conf entry",
     "permission denied for database",
     "is not permitted to log in",
+)
+_UNTRUSTED = (
+    "certificate verify failed",
+    "does not match host name",
+    "server does not support SSL",
+    "root certificate file",
 )
 
 
@@ -71,7 +79,7 @@ class Database:
                 password=self.access.password,
                 sslmode=self.access.sslmode,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                **KEEPALIVE,
+                **KEEPALIVE | certificates(self.access),
                 options="-c timezone=UTC",
                 application_name="refund",
             )
@@ -112,12 +120,35 @@ class Database:
             raise DatabaseNotMigratedError(found=found, expected=EXPECTED_VERSION)
 
 
+def certificates(access: DatabaseAccess) -> dict[str, Any]:
+    """The option of libpq for a certificate authority of one's own; without it libpq looks in ~/.postgresql/root.crt.
+
+    Raises:
+        SettingsError: there is no such file; libpq would call it a server that cannot be reached.
+    """
+    if not access.ca_file:
+        return {}
+    if access.ca_file != "system" and not Path(access.ca_file).is_file():  # "system" is libpq's own word
+        msg = (
+            f"the certificates to trust for Postgres, {access.ca_file}, are not there; correct `sslrootcert` in the "
+            f"extra of the Airflow connection refund_db, or mount the file where the worker runs"
+        )
+        raise SettingsError(msg)
+    return {"sslrootcert": access.ca_file}
+
+
 def translate(exc: psycopg2.Error, *, access: DatabaseAccess, connecting: bool = False) -> RefundError:
     """Our error for one of psycopg2's; the caller raises it ``from exc``."""
     import psycopg2
     from psycopg2 import errors
 
     text = " ".join(str(exc).split()) or type(exc).__name__
+    if connecting and any(phrase in text for phrase in _UNTRUSTED):
+        return SettingsError(
+            f"the connection to Postgres at {access.place} is not trusted: {text}. Expected a certificate for the host "
+            f"{access.host} from an authority in {access.ca_file or 'the default of libpq'}; correct `sslmode` and "
+            f"`sslrootcert` in the extra of the Airflow connection refund_db, or the server's certificate"
+        )
     if connecting and any(phrase in text for phrase in _REFUSED):
         return AccessDeniedError(
             f"Postgres refused {access.place}: {text}. Correct login, password or schema (the database name) in the "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import AccessDeniedError, DatabaseNotMigratedError
-from refund.store.database import CONNECT_TIMEOUT_S, EXPECTED_VERSION, KEEPALIVE, Database, translate
+from refund.store.database import CONNECT_TIMEOUT_S, EXPECTED_VERSION, KEEPALIVE, Database, certificates, translate
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -98,7 +98,7 @@ def _engine(access: DatabaseAccess) -> Any:
         database=access.database,
     )
     options = {"sslmode": access.sslmode, "connect_timeout": CONNECT_TIMEOUT_S, "options": "-c timezone=UTC"}
-    return create_engine(url, poolclass=NullPool, connect_args=options | KEEPALIVE)
+    return create_engine(url, poolclass=NullPool, connect_args=options | KEEPALIVE | certificates(access))
 
 
 def _config(*, applied: list[str]) -> Config:

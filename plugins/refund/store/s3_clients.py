@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from refund.errors import SettingsError
 
 if TYPE_CHECKING:
     from refund.settings import S3Access
@@ -34,7 +37,10 @@ def boto3_client(access: S3Access) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return _session(access).client("s3", endpoint_url=access.endpoint_url, config=config)
+    if access.ca_file:
+        _certificates(access.ca_file)
+    # verify=None leaves botocore its own order: AWS_CA_BUNDLE, then the system's authorities
+    return _session(access).client("s3", endpoint_url=access.endpoint_url, config=config, verify=access.ca_file)
 
 
 def obstore_client(access: S3Access) -> Any:
@@ -43,6 +49,7 @@ def obstore_client(access: S3Access) -> Any:
     from obstore.store import S3Store
 
     endpoint = {"endpoint": access.endpoint_url} if access.endpoint_url else {}
+    trusted = {"root_certificate": _certificates(access.ca_file)} if access.ca_file else {}
     return S3Store(
         access.bucket,
         region=access.region,
@@ -52,7 +59,31 @@ def obstore_client(access: S3Access) -> Any:
             "allow_http": (access.endpoint_url or "").startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
             "timeout": timedelta(seconds=READ_TIMEOUT_S),
+            **trusted,
         },
         retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=10)},
         **endpoint,
     )
+
+
+def _certificates(path: str) -> bytes:
+    """The trusted certificates; read here because obstore takes them by value and botocore only looks when it connects.
+
+    Raises:
+        SettingsError: there is no such file, or it holds no certificate.
+    """
+    try:
+        pem = Path(path).read_bytes()
+    except OSError as exc:
+        msg = (
+            f"the certificates to trust for S3, {path}, cannot be read: {exc.strerror}; correct `verify` in the extra "
+            f"of the Airflow connection refund_s3, or mount the file where the worker runs"
+        )
+        raise SettingsError(msg) from exc
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
+        msg = (
+            f"{path}, named by `verify` in the extra of the Airflow connection refund_s3, holds no certificate; "
+            f"expected PEM text with -----BEGIN CERTIFICATE-----"
+        )
+        raise SettingsError(msg)
+    return pem

@@ -69,6 +69,12 @@ def translate(exc: Exception, *, access: S3Access, doing: str) -> RefundError:
             f"bucket {access.bucket!r}, region {access.region!r} or endpoint {access.place!r} is malformed: {text}; "
             f"correct the Airflow connection refund_s3"
         )
+    if isinstance(exc, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
+        return SettingsError(
+            f"S3 at {access.place} is not trusted, so it was not asked to {doing}: {text}. Expected a certificate for "
+            f"that host from an authority in {access.ca_file or 'the certificates of the system'}; correct `verify` in "
+            f"the extra of the Airflow connection refund_s3, or the server's certificate"
+        )
     return ObjectStoreUnavailableError(
         f"S3 at {access.place} did not {doing}: {text}. The task retries; if it goes on, check that the server runs "
         f"and is reachable from here"

@@ -1,0 +1,1 @@
+"""What the containers of docker-compose.yaml run, and `make env`, which makes their passwords and certificates."""
