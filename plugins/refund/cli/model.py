@@ -1,21 +1,27 @@
-"""``refund model list`` and ``show``: what the registry holds."""
+"""``refund model list``, ``show``, ``diff`` and ``verify``: what the registry holds."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from refund.cli.access import command_services, find_access
-from refund.cli.app import AsJson, app, console, print_json, step
+from refund.cli.app import AsJson, app, console, print_json, printable, step
+from refund.cli.exit_codes import EXIT_NO
 from refund.errors import RetriableRunError, StackError
 from refund.keys import path_safe
 from refund.settings import Settings
 
-models = typer.Typer(name="model", help="Build, list and show models.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from refund.lifecycle.promote import Comparison
+    from refund.model.card import ModelCard
+
+models = typer.Typer(name="model", help="Build, evaluate, promote and look at models.", no_args_is_help=True)
 app.add_typer(models)
 
 
@@ -31,13 +37,15 @@ def list_models(as_json: AsJson = False) -> None:
         print_json([row.as_json() for row in rows])
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("model", "alias", "precision", "registered", "by", "state"):
+    for column in ("model", "alias", "precision", "agreement", "accuracy", "registered", "by", "state"):
         table.add_column(column, overflow="fold")  # a key that is cut off cannot be typed
     for row in rows:
         table.add_row(
             row.model,
             ", ".join(row.aliases),
             row.card.precision,
+            "" if row.card.agreement is None else row.card.agreement.state,
+            "" if row.accuracy is None else f"{row.accuracy:.3f} on {printable(row.evaluated_on)}",
             f"{row.created_at:%Y-%m-%d %H:%M}",
             row.created_by,
             row.state,
@@ -60,6 +68,104 @@ def show(
         print_json(card)
     else:
         console.print_json(data=card)
+
+
+@models.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="An alias or name@version.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two models: what differs in their cards, and what both scored on the set they were evaluated on last.
+
+    Example: refund model diff champion challenger
+    """
+    from refund.lifecycle.promote import compare_models
+
+    with command_services() as services:
+        a, b = (services.registry.resolve(model) for model in (first, second))
+        comparison = (
+            None if a.model == b.model else compare_models(services.database, candidate=b.model, current=a.model)
+        )
+    fields = card_differences(a.card, b.card)
+    if as_json:
+        print_json(
+            {
+                "first": a.model,
+                "second": b.model,
+                "fields": {name: list(values) for name, values in fields.items()},
+                "comparison": None if comparison is None else comparison.as_json(),
+            }
+        )
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("field", a.model, b.model):
+        table.add_column(column, overflow="fold")
+    for name, values in fields.items():
+        table.add_row(name, *(printable(value) for value in values))
+    console.print(table if fields else f"The cards of {a.model} and {b.model} say the same")
+    for line in [] if comparison is None else comparison_lines(comparison):
+        console.print(line)
+    if comparison is None and a.model != b.model:
+        console.print(
+            "They were not evaluated on one and the same set: refund model evaluate NAME@VERSION --labels SET"
+        )
+
+
+@models.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="An alias, name@version, or all.")] = "all", as_json: AsJson = False
+) -> None:
+    """Check every registered file in S3 against Postgres and load it in a process of its own; exit code 1 if one fails.
+
+    Example: refund model verify
+    """
+    from refund.lifecycle.verify import verify_models
+
+    with command_services() as services:
+        verified = verify_models(services, None if model == "all" else model, progress=step)
+    if as_json:
+        print_json([one.as_json() for one in verified])
+    else:
+        for one in verified:
+            console.print(f"{one.model}: {'wrong' if one.faults else 'as registered, loads and predicts'}")
+            for fault in one.faults:
+                console.print(f"  {printable(fault)}")
+        if not verified:
+            console.print("No model is registered; build one with: refund model build")
+    if any(one.faults for one in verified):
+        raise typer.Exit(EXIT_NO)
+
+
+def card_differences(first: ModelCard, second: ModelCard) -> dict[str, tuple[object, object]]:
+    """The fields in which two cards differ, each with both values; those of metrics and the like one by one."""
+    flat = [dict(_flat(json.loads(card.to_json()))) for card in (first, second)]
+    names = sorted(flat[0].keys() | flat[1].keys())
+    values = {name: (flat[0].get(name), flat[1].get(name)) for name in names}
+    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+
+
+def _flat(values: dict[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Two models on one set, for people."""
+    from refund.lifecycle.promote import difference_text
+
+    figures = (
+        ("accuracy", comparison.current_accuracy, comparison.candidate_accuracy, comparison.paired.accuracy),
+        ("macro-F1", comparison.current_macro_f1, comparison.candidate_macro_f1, comparison.paired.macro_f1),
+    )
+    return [
+        f"On the {comparison.paired.photos} photographs of {printable(comparison.set_name)}, {comparison.current} and "
+        f"{comparison.candidate}:",
+        *(f"  {name} {now:.3f} and {then:.3f}, {difference_text(gap)}" for name, now, then, gap in figures),
+    ]
 
 
 def local_model_folder(model: str) -> tuple[Settings, Path]:

@@ -7,12 +7,18 @@ BEGIN
   IF TG_OP = 'UPDATE' AND to_jsonb(NEW) - 'state' = to_jsonb(OLD) - 'state' THEN
     RETURN NEW;
   END IF;
+  IF TG_OP = 'TRUNCATE' THEN
+    RAISE EXCEPTION 'registered models are immutable and kept; retire them'
+      USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
   RAISE EXCEPTION 'model % is immutable; register the change as a new version', OLD.model
     USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 COMMENT ON FUNCTION refund.refuse_model_change IS 'Lets a registered model change its state and nothing else.';
 CREATE TRIGGER model_is_immutable BEFORE UPDATE OR DELETE ON refund.model
   FOR EACH ROW EXECUTE FUNCTION refund.refuse_model_change();
+CREATE TRIGGER models_are_kept BEFORE TRUNCATE ON refund.model
+  FOR EACH STATEMENT EXECUTE FUNCTION refund.refuse_model_change();
 
 -- Promotions and rollbacks ------------------------------------------------------------------------------------------
 ALTER TABLE refund.model_alias_history
