@@ -59,6 +59,33 @@ def test_the_version_that_code_expects_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(_config(applied=[])).get_current_head() == EXPECTED_VERSION
 
 
+def test_nights_of_the_first_release_keep_their_model_as_the_one_that_decided(empty_database: Roles) -> None:
+    from alembic import command
+
+    from refund.store.migrate import _config, _engine
+
+    engine, config = _engine(empty_database.owner), _config(applied=[])
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA refund")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    execute(
+        empty_database.app,
+        "INSERT INTO refund.model (model, name, version, uri, sha256, card, created_by) "
+        "VALUES ('net@1', 'net', '1', 's3://b/m', repeat('0', 64), '{}', 'ada')",
+        "INSERT INTO refund.run (run_id, run_date, state, model, taxonomy_version, code_version, params, photos, "
+        "classified, rejected, unchanged, started_at, published_at) "
+        "SELECT run_id, '2026-11-21', 'published', 'net@1', 't', '0.1.0', '{}', 1, classified, 1 - classified, 0, "
+        "now(), now() FROM (VALUES ('classified one', 1), ('rejected one', 0)) AS run (run_id, classified)",
+    )
+    assert migrate(empty_database.owner) == ["0002"]
+    assert rows(empty_database.analyst, "SELECT run_id, models FROM reporting.runs ORDER BY 1") == [
+        ("classified one", ["net@1"]),
+        ("rejected one", []),
+    ]
+
+
 def test_an_unmigrated_database_is_named_with_the_command_to_run(empty_database: Roles) -> None:
     with pytest.raises(DatabaseNotMigratedError) as caught:
         Database(empty_database.owner).require_schema()
