@@ -98,7 +98,7 @@ class Taxonomy:
 
     @property
     def version(self) -> str:
-        """The declared version and the start of the mapping's SHA-256, as ``2-9aed4785``; decisions are stored with it.
+        """The declared version and the start of the mapping's SHA-256, as ``2-f7c98aaa``; decisions are stored with it.
 
         So an edit is another version even where its author left the first line as it was.
         """
