@@ -63,9 +63,8 @@ def require_sound(verified: list[Verified]) -> None:
     """Raise ModelArtefactError that lists everything wrong, if anything is."""
     faults = [fault for one in verified for fault in one.faults]
     if faults:
-        msg = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {len(verified)} models:\n  " + "\n  ".join(
-            faults
-        )
+        wrong = [one.model for one in verified if one.faults]
+        msg = f"{', '.join(wrong)}, of {len(verified)} checked, not as registered:\n  " + "\n  ".join(faults)
         raise ModelArtefactError(msg)
 
 
