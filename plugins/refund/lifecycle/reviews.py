@@ -78,11 +78,11 @@ def import_reviews(path: Path, *, services: Services, by: str, dry_run: bool = F
             elif (row := _read(line, cells, faults, now=now)) is not None:
                 yield row
 
-    def refuse(found: list[tuple[int, str]]) -> None:
-        if faults.count + len(found):
-            told = sorted([*faults.kept, *found])
+    def refuse(found: list[tuple[int, str]], count: int) -> None:
+        if faults.count + count:
+            told = sorted([*faults.kept, *found], key=lambda fault: fault[0])
             texts = [f"line {line}: {text}" for line, text in told]
-            raise ReviewImportError(source=path.name, faults=texts, count=faults.count + len(found))
+            raise ReviewImportError(source=path.name, faults=texts, count=faults.count + count)
 
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

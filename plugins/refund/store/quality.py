@@ -36,7 +36,7 @@ GROUP BY d.model, d.kind, d.category, rv.category
 """
 
 FIRST_NIGHTS = """
-SELECT model, min(run_date) FROM refund.run, unnest(models) AS used (model)
+SELECT used.model, min(run_date) FROM refund.run, unnest(models) AS used (model)
 WHERE state = 'published' AND NOT synthetic GROUP BY used.model
 """
 

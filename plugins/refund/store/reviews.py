@@ -14,6 +14,7 @@ from io import StringIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from refund.errors import ReviewImportError
 from refund.keys import UNDATED
 from refund.store.copy_text import copy_text
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 LOCK_KEY = 7_336_865  # pg_advisory_xact_lock: one import at a time, so that two of one file give each review once
 BATCH_ROWS = 10_000
+TOLD = ReviewImportError.SHOWN
 _DATE_FOLDER = re.compile(r"(?<![^/])\d{4}-\d{2}-\d{2}(?=/)")  # under whatever prefix the night of that photo used
 _COLUMNS = ("line", "key", "photo_id", "category", "reviewed_by", "reviewed_at", "chosen_by", "note")
 
@@ -48,12 +50,13 @@ WHERE s.key IS NULL
 """
 
 UNKNOWN = """
-SELECT line, key, photo_id::text FROM staged_review s WHERE NOT EXISTS (
-  SELECT FROM matched_review m WHERE m.line = s.line) ORDER BY line
+SELECT count(*) OVER (), line, key, photo_id::text FROM staged_review s WHERE NOT EXISTS (
+  SELECT FROM matched_review m WHERE m.line = s.line) ORDER BY line LIMIT %(limit)s
 """
 
 # One person, one photo, one time, two verdicts: in the file, or in the file and in refund.review.
 CONTRADICTIONS = """
+SELECT count(*) OVER (), found.* FROM (
 SELECT line, category, first_line, first_category, reviewed_by FROM (
   SELECT line, category, reviewed_by, first_value(line) OVER same AS first_line,
          first_value(category) OVER same AS first_category
@@ -64,7 +67,7 @@ UNION ALL
 SELECT DISTINCT ON (m.line) m.line, m.category, NULL, v.category, m.reviewed_by
 FROM matched_review m JOIN refund.review v ON v.photo_date = m.photo_date AND v.photo_id = m.found_id
   AND v.reviewed_by = m.reviewed_by AND v.reviewed_at = m.reviewed_at AND v.category <> m.category
-ORDER BY 1
+) found ORDER BY line LIMIT %(limit)s
 """
 
 # A review without a time is known where that person's latest verdict on that photo is the same.
@@ -139,13 +142,14 @@ def write_reviews(
     at: datetime,
     actor: str,
     subject: str,
-    refuse: Callable[[list[tuple[int, str]]], None],
+    refuse: Callable[[list[tuple[int, str]], int], None],
     dry_run: bool = False,
 ) -> WrittenReviews:
     """Write the reviews that are not there yet, and who imported them, in one transaction.
 
-    ``rows`` is read once and not kept. ``refuse`` is called with (line, fault) of every photo that is not known and of
-    every contradiction, also where there are none, and raises where nothing shall be written.
+    ``rows`` is read once and not kept. ``refuse`` is called with (line, fault) of photos that are not known and of
+    contradictions, the first `TOLD` of each, and how many there are in all, also where there are none; it raises where
+    nothing shall be written.
     """
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
@@ -156,7 +160,7 @@ def write_reviews(
         if by_id:
             cursor.execute(MATCH_BY_ID)
         cursor.execute("ANALYZE matched_review")
-        refuse(_faults(cursor, bucket))
+        refuse(*_faults(cursor, bucket))
         cursor.execute(NEW_REVIEWS, {"at": at})
         cursor.execute(COUNT_NEW)
         added = {str(chosen_by): int(count) for chosen_by, count in cursor.fetchall()}
@@ -204,15 +208,19 @@ def _day(folder: str) -> date | None:
         return None
 
 
-def _faults(cursor: Any, bucket: str) -> list[tuple[int, str]]:
+def _faults(cursor: Any, bucket: str) -> tuple[list[tuple[int, str]], int]:
     faults = []
-    cursor.execute(UNKNOWN)
-    for line, key, photo_id in cursor.fetchall():
+    total = 0
+    cursor.execute(UNKNOWN, {"limit": TOLD})
+    for count, line, key, photo_id in cursor.fetchall():
+        total = count
         named = f"key {key!r}" + (f" with photo_id {photo_id}" if photo_id else "") if key else f"photo_id {photo_id}"
         place = f" of bucket {bucket}" if key else ""
         faults.append((line, f"no photo with {named} is known; expected one{place} that a night has published"))
-    cursor.execute(CONTRADICTIONS)
-    for line, category, first_line, first_category, reviewed_by in cursor.fetchall():
+    contradictions = 0
+    cursor.execute(CONTRADICTIONS, {"limit": TOLD})
+    for count, line, category, first_line, first_category, reviewed_by in cursor.fetchall():
+        contradictions = count
         where = "was imported before" if first_line is None else f"stands on line {first_line}"
         faults.append(
             (
@@ -221,4 +229,4 @@ def _faults(cursor: Any, bucket: str) -> list[tuple[int, str]]:
                 f"{where}; expected one verdict, or another reviewed_at",
             )
         )
-    return faults
+    return faults, total + contradictions
