@@ -275,6 +275,7 @@ def test_a_retired_model_is_shown_and_not_used(registry: Registry, tmp_path: Pat
 
 def test_what_lies_beside_a_models_files_is_told(registry: Registry, tmp_path: Path) -> None:
     row = registry.register(model_folder(tmp_path / "11", version("11")), created_by="ada")
+    registry.objects.put("models/net/11/evaluations/plot.png", b"of an evaluation")
     assert registry.strangers(row) == []
     registry.objects.put("models/net/11/old.tflite", b"from a killed registration")
     assert registry.strangers(row) == [f"{row.uri}old.tflite"]

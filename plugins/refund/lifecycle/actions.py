@@ -36,12 +36,13 @@ def _verify(params: ModelParams, services: Services, _by: str) -> dict[str, Any]
 
 
 def _build(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
-    from refund.lifecycle.build import build_and_register
+    from refund.lifecycle.build import build_and_register, weights_file
 
+    weights = params.weights or services.settings.weights
     with tempfile.TemporaryDirectory(prefix="refund-weights-") as scratch:
         outcome = build_and_register(
             services,
-            weights=_weights(params, services, Path(scratch)),
+            weights=weights_file(weights, Path(scratch), s3=services.objects.access) if weights else None,
             alpha=params.alpha,
             input_px=params.input_px,
             calibrate=params.calibrate,
@@ -97,7 +98,3 @@ def _rollback(params: ModelParams, services: Services, by: str) -> dict[str, Any
 def _retire(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
     row = services.registry.resolve(params.model or "")
     return {"model": row.model, "changed": services.registry.retire(row.model, by=by, reason=params.reason or "")}
-
-
-def _weights(params: ModelParams, services: Services, scratch: Path) -> Path | None:
-    raise NotImplementedError

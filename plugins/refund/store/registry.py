@@ -197,10 +197,13 @@ class Registry(Aliases):
         _checked(folder, row, place=row.uri, exact=exact)
 
     def strangers(self, row: ModelRow) -> Sequence[str]:
-        """The objects in a model's folder that are none of its files, as URIs: what a killed registration left."""
+        """The objects beside a model's files that are none of them, as URIs: what a killed registration left.
+
+        Folders below are not looked into: evaluations keep their plots there.
+        """
         prefix = self._prefix(row)
         mine = {prefix + CARD_FILE, prefix + row.card.artefact_file}
-        return [self.objects.uri(item.key) for item in self.objects.list(prefix) if item.key not in mine]
+        return [self.objects.uri(item.key) for item in self.objects.list_level(prefix)[1] if item.key not in mine]
 
     def _prefix(self, row: ModelRow) -> str:
         return row.uri.removeprefix(self.objects.uri(""))
