@@ -210,13 +210,30 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="session")
-def standin_model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a float32 LiteRT unit built from the shared MobileNetV2 weights; takes 20 s, once a session."""
-    from refund.model.build import build_model
+def standin_models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both units of one build, in the folders float32 and int8, from the shared MobileNetV2 weights and photographs.
+
+    Takes 35 s, once a session.
+    """
+    from refund.model.build import build_models
+    from tests.model.factories import imagenet_photographs
 
     folder = tmp_path_factory.mktemp("models") / "standin"
-    build_model(folder, weights=shared / "models" / "mobilenet_v2_standin.h5", allow_fallback=False)
+    weights = shared / "models" / "mobilenet_v2_standin.h5"
+    build_models(folder, weights=weights, calibration=imagenet_photographs(shared))
     return folder
+
+
+@pytest.fixture(scope="session")
+def standin_model(standin_models: Path) -> Path:
+    """The folder of the float32 unit built from the shared MobileNetV2 weights."""
+    return standin_models / "float32"
+
+
+@pytest.fixture(scope="session")
+def int8_model(standin_models: Path) -> Path:
+    """The folder of the int8 unit built from the shared MobileNetV2 weights."""
+    return standin_models / "int8"
 
 
 @pytest.fixture(scope="session")

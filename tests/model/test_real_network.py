@@ -71,7 +71,9 @@ def test_weights_that_keras_cannot_load_are_refused(tmp_path: Path) -> None:
         KerasRuntime(weights, card=make_card(runtime="keras"))
 
 
-@pytest.mark.parametrize(("unit", "expected"), [("standin_model", 0.83), ("fallback_model", 0.75)])
+@pytest.mark.parametrize(
+    ("unit", "expected"), [("standin_model", 0.85), ("int8_model", 0.84), ("fallback_model", 0.75)]
+)
 def test_photographs_get_the_label_in_their_file_name(
     shared: Path, request: pytest.FixtureRequest, unit: str, expected: float
 ) -> None:

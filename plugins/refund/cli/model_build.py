@@ -1,25 +1,32 @@
-"""``refund model build``: from weights to a registered model."""
+"""``refund model build``: from weights to registered models."""
 
 from __future__ import annotations
 
 import getpass
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refund.cli.access import command_services, find_access
 from refund.cli.app import AsJson, console, print_json, step
 from refund.cli.model import models
-from refund.errors import BucketMissingError, ModelArtefactError, NoModelError, RejectedPhotoError, SettingsError
-from refund.settings import S3Access
+from refund.errors import NoModelError, SettingsError
+
+if TYPE_CHECKING:
+    from refund.lifecycle.build import BuildOutcome
+    from refund.night.services import Services
 
 
 @models.command()
 def build(
     weights: Annotated[str, typer.Option(help="Keras weights (.h5): a path or s3://bucket/key.")] = "",
+    alpha: Annotated[float, typer.Option(help="The network's width: 0.35, 0.5, 0.75, 1.0, 1.3 or 1.4.")] = 1.0,
+    input_px: Annotated[int, typer.Option(help="The side of its input: 96, 128, 160, 192 or 224.")] = 224,
+    calibrate: Annotated[
+        str, typer.Option(help="Photographs to calibrate int8 on: a folder, s3://bucket/prefix/ or a CSV of labels.")
+    ] = "",
     fallback: Annotated[
         bool | None,
         typer.Option(
@@ -28,8 +35,12 @@ def build(
         ),
     ] = None,
     champion: Annotated[
-        bool, typer.Option("--champion/--no-champion", help="Let the night use it from the next run on.")
+        bool, typer.Option("--champion/--no-champion", help="Where there is no champion yet, make it the champion.")
     ] = True,
+    version: Annotated[
+        str,
+        typer.Option(help="Its version, to which the precision is added; by default it ends in the content's hash."),
+    ] = "",
     reason: Annotated[
         str, typer.Option(help="Why it becomes champion, for the history; required away from a local stack.")
     ] = "",
@@ -37,52 +48,91 @@ def build(
 ) -> None:
     """Build and register a model: from --weights or REFUND_WEIGHTS, else Keras's download.
 
-    Where neither is to be had, a local stack takes the packaged network; elsewhere only --fallback lets it.
+    With --calibrate an int8 form is built too; it is served if it agrees with float32. Where weights are not to be had,
+    a local stack takes the packaged network; elsewhere only --fallback lets it.
 
-    Example: refund model build --weights mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5
+    Example: refund model build --weights mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5 --calibrate photos/
     """
     on_a_laptop = find_access().local is not None
-    key = build_and_register(
-        weights=weights or None,
-        fallback=on_a_laptop if fallback is None else fallback,
-        champion=champion,
-        reason=history_reason(reason, champion=champion, on_a_laptop=on_a_laptop),
-    )
+    as_usual = (alpha, input_px, calibrate) == (1.0, 224, "")  # who asks for another network means no packaged one
+    with command_services() as services:
+        outcome = build_and_register(
+            services,
+            weights=weights or None,
+            alpha=alpha,
+            input_px=input_px,
+            calibrate=calibrate or None,
+            fallback=on_a_laptop and as_usual if fallback is None else fallback,
+            champion=champion,
+            version=version or None,
+            reason=history_reason(reason, services, champion=champion, on_a_laptop=on_a_laptop),
+        )
     if as_json:
-        print_json({"model": key, "champion": champion})
+        print_json(outcome.as_json())
     else:
-        console.print(f"Registered {key}" + (" as champion" if champion else ""))
+        say(outcome)
 
 
-def history_reason(given: str, *, champion: bool, on_a_laptop: bool) -> str:
-    """The reason that the history keeps with a change of champion.
+def say(outcome: BuildOutcome) -> None:
+    """Print what was built, what is served and why, and what became of the champion."""
+    for model in outcome.registered:
+        console.print(f"Registered {model}")
+    console.print(f"Served: {outcome.served}, for {outcome.reason}")
+    if outcome.became_champion:
+        console.print(f"Champion: {outcome.served}, from the next run on")
+    elif outcome.champion == outcome.served:
+        console.print(f"Champion: {outcome.champion}, as before")
+    elif outcome.champion is not None:
+        console.print(f"Champion: still {outcome.champion}; to change it: refund model promote {outcome.served}")
+
+
+def history_reason(given: str, services: Services, *, champion: bool, on_a_laptop: bool) -> str:
+    """The reason that the history keeps where the build becomes champion.
 
     Raises:
-        SettingsError: none was given, away from a local stack.
+        SettingsError: none was given away from a local stack, and there is no champion yet.
     """
+    from refund.lifecycle.build import current_champion
+
     if given.strip():
         return given.strip()
-    if champion and not on_a_laptop:
+    if champion and not on_a_laptop and current_champion(services) is None:
         msg = "the champion changes only for a reason, which its history keeps; give --reason TEXT, or --no-champion"
         raise SettingsError(msg)
     return "refund model build"
 
 
-def build_and_register(*, weights: str | None, fallback: bool, champion: bool, reason: str) -> str:
-    """Build in a temporary folder, register in S3 and Postgres, and make it champion if asked; returns its key."""
-    from refund.model.build import build_model
+def build_and_register(
+    services: Services,
+    *,
+    weights: str | None,
+    alpha: float = 1.0,
+    input_px: int = 224,
+    calibrate: str | None = None,
+    fallback: bool,
+    champion: bool,
+    version: str | None = None,
+    reason: str,
+) -> BuildOutcome:
+    """As `refund.lifecycle.build.build_and_register`, from ``weights``, else REFUND_WEIGHTS, else a download."""
+    from refund.lifecycle import build as lifecycle
 
-    with command_services() as services, tempfile.TemporaryDirectory(prefix="refund-model-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="refund-weights-") as scratch:
         weights = weights or services.settings.weights
-        file = weights_file(weights, Path(scratch), s3=find_access().s3) if weights else None
-        target = Path(scratch) / "model"
-        build_model(target, weights=file, allow_fallback=fallback, progress=step)
-        who = getpass.getuser()
-        row = services.registry.register(target, created_by=who)
-        if champion:
-            services.registry.set_alias("champion", row.model, by=who, reason=reason)
-        services.registry.fetch(row.model, services.settings.cache_folder)
-        return row.model
+        file = lifecycle.weights_file(weights, Path(scratch), s3=services.objects.access) if weights else None
+        return lifecycle.build_and_register(
+            services,
+            weights=file,
+            alpha=alpha,
+            input_px=input_px,
+            calibrate=calibrate,
+            allow_fallback=fallback,
+            champion=champion,
+            by=getpass.getuser(),
+            reason=reason,
+            version=version,
+            progress=step,
+        )
 
 
 def ensure_champion() -> str:
@@ -91,30 +141,7 @@ def ensure_champion() -> str:
         try:
             return services.registry.resolve("champion").model
         except NoModelError:
-            step("No model is registered yet: building one")
-    return build_and_register(weights=None, fallback=True, champion=True, reason="first model of this stack")
-
-
-def weights_file(weights: str, scratch: Path, *, s3: S3Access) -> Path:
-    """A local path as it is; what ``s3://bucket/key`` names is copied into ``scratch``.
-
-    Raises:
-        ModelArtefactError: there is no such object.
-    """
-    if not weights.startswith("s3://"):
-        return Path(weights)
-    from refund.store.objects import ObjectStore
-
-    bucket, _, key = weights.removeprefix("s3://").partition("/")
-    remedy = "correct --weights or REFUND_WEIGHTS, which read s3://bucket/key, or upload the weights there"
-    if not bucket or not key or key.endswith("/"):
-        msg = f"{weights} names no object; {remedy}"
-        raise ModelArtefactError(msg)
-    target = scratch / Path(key).name
-    try:
-        ObjectStore(replace(s3, bucket=bucket)).download(key, target)
-    except (RejectedPhotoError, BucketMissingError) as exc:
-        what = f"bucket {bucket!r}" if isinstance(exc, BucketMissingError) else f"object {key!r}"
-        msg = f"{weights} is not there, S3 at {s3.place} has no {what}; {remedy}"
-        raise ModelArtefactError(msg) from exc
-    return target
+            step("No model is registered as champion yet: building one")
+        return build_and_register(
+            services, weights=None, fallback=True, champion=True, reason="first model of this stack"
+        ).served

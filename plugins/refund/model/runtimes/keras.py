@@ -32,6 +32,8 @@ _CHUNK = 32  # photos per message: 4.8 MB of pixels
 class KerasRuntime:
     """A child process that holds ``keras.applications.MobileNetV2`` with weights from an ``.h5`` file.
 
+    Its alpha (1.0 where the card names none) and input size are the card's.
+
     Raises:
         ModelArtefactError: the child could not load the weights; the text ends with what it said.
     """
@@ -41,8 +43,8 @@ class KerasRuntime:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close
         self._child = subprocess.Popen(
             module_command(
-                "refund.model.runtimes.keras", str(weights), *map(str, (card.input_height, card.input_width)),
-                repr(card.input_scale), repr(card.input_offset),
+                "refund.model.runtimes.keras", str(weights), repr(1.0 if card.alpha is None else card.alpha),
+                str(card.input_height), str(card.input_width), repr(card.input_scale), repr(card.input_offset),
             ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -118,7 +120,7 @@ class KerasRuntime:
         return lines[-1] if lines else f"it said nothing, exit code {self._child.returncode}"
 
 
-def _serve(weights: str, height: str, width: str, scale: str, offset: str) -> None:
+def _serve(weights: str, alpha: str, height: str, width: str, scale: str, offset: str) -> None:
     """The child: announce the number of classes, then answer batches until the pipe closes."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever TensorFlow prints must not mix with the answers
@@ -126,7 +128,7 @@ def _serve(weights: str, height: str, width: str, scale: str, offset: str) -> No
     import numpy as np
 
     shape = (int(height), int(width), 3)
-    network = keras.applications.MobileNetV2(input_shape=shape, weights=weights)
+    network = keras.applications.MobileNetV2(input_shape=shape, alpha=float(alpha), weights=weights)
     answers.write(_COUNT.pack(network.output_shape[-1]))
     answers.flush()
     size = shape[0] * shape[1] * shape[2]
