@@ -68,7 +68,7 @@ def test_the_whole_round_without_a_web_page(night_of_two: Roles, tmp_path: Path)
         path = tmp_path / f"{category}.csv"
         written = invoke("review", "queue", *([kind] if kind else []), "--csv", path).output
         assert " ".join(written.split()) == (
-            f"1 rows in {path}; fill in category and reviewed_by, then: refund review import"
+            f"1 row in {path}; fill in category and reviewed_by, then: refund review import"
         )
         fill_in(path, category)
         dry = invoke("review", "import", path, "--dry-run").output

@@ -76,7 +76,10 @@ def queue(
     with command_services() as services:
         if csv_file is not None:
             count = write_queue(csv_file, services=services, audit=audit, limit=limit)
-            console.print(f"{count} rows in {csv_file}; fill in category and reviewed_by, then: refund review import")
+            console.print(
+                f"{count} row{'' if count == 1 else 's'} in {csv_file}; "
+                "fill in category and reviewed_by, then: refund review import"
+            )
             return
         shown = limit or 20
         rows = list(islice(waiting_reviews(services, audit=audit, limit=shown + 1), shown + 1))
