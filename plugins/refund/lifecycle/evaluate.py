@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from refund.model.card import ModelCard
     from refund.model.load import Model
     from refund.model.taxonomy import Taxonomy
+    from refund.store.registry import ModelRow
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +112,8 @@ def evaluate_model(
     given = labelled_photographs(where, taxonomy=taxonomy, labels=labels, services=services)
     progress(f"Classifying {len(given.photographs)} photographs with {row.model}")
     params = NightParams(review_threshold=threshold, top_k=1)
-    folder = services.registry.fetch(row.model, services.settings.cache_folder)
     threads = services.settings.inference_threads or services.settings.cores
-    with load_model(folder, threads=threads) as loaded:
+    with _model_folder(row, services) as folder, load_model(folder, threads=threads) as loaded:
         verdicts, left_out = classify_set(given, model=loaded, taxonomy=taxonomy, params=params, services=services)
     progress(f"Measuring {len(verdicts)} verdicts")
     flags = [kind is DecisionKind.AUTO for _, kind in verdicts]
@@ -205,6 +206,17 @@ def set_digest(verdicts: Sequence[Verdict]) -> str:
     """SHA-256, hex, of the photographs' digests and labels, in whatever order: the same digest is the same set."""
     lines = sorted(f"{row.photo_sha256}\t{row.true_category}\t{row.true_class_id or ''}\n" for row in verdicts)
     return sha256("".join(lines).encode()).hexdigest()
+
+
+@contextmanager
+def _model_folder(row: ModelRow, services: Services) -> Iterator[Path]:
+    """The cached copy; of a retired model, which the cache does not take, one for this evaluation."""
+    if row.state != "retired":
+        yield services.registry.fetch(row.model, services.settings.cache_folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="refund-retired-") as scratch:
+        services.registry.download(row, Path(scratch))
+        yield Path(scratch)
 
 
 def _words(label: Label) -> str:

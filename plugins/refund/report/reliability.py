@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 from refund.monitor.accuracy import Figures
@@ -40,7 +41,9 @@ def reliability_plot(figures: Figures, *, model: str, set_name: str, image_forma
         metadata["Date"] = None
     else:
         metadata["Software"] = None
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # a set may be named in any script; a box instead of a letter is no reason to complain
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure = Figure(figsize=(7.0, 7.8), layout="constrained")
         upper, lower = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
         _draw_bins(upper, figures)
