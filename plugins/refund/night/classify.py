@@ -12,7 +12,12 @@ from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, pack_model, predic
 from refund.schemas import predictions_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from refund.model.card import ModelCard
+    from refund.night.try_photos import TriedPhoto
+    from refund.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +112,22 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         )
     log.info("Classified %s photos by %s in %.1f s, %s go to review", len(slots), key, watch.seconds, review)
     return ClassifiedShard(shard_uri=shard_uri, model=key, classified=len(slots), review=review)
+
+
+def classify_photos(
+    paths: Sequence[Path], *, model_folder: Path, settings: Settings, top_k: int = 5
+) -> list[TriedPhoto]:
+    """Classify files by the night's own steps and store nothing; for DAGs of others (docs/reuse.md).
+
+    The answer has one entry per path, in order; what cannot be decoded is ``rejected`` with its reason.
+
+    Raises:
+        ModelArtefactError: the model cannot be used.
+        DecoderPoolError: the isolated interpreter cannot run.
+    """
+    from refund.night.try_photos import try_photos
+
+    return try_photos(paths, model_folder=model_folder, settings=settings, top_k=top_k)
 
 
 def _check_size(shape: tuple[int, ...], card: ModelCard, *, pack_uri: str) -> None:
