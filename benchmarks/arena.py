@@ -106,7 +106,7 @@ def open_arena(
         settings = Settings(staging_root=paths.staging.as_uri(), cache_dir=str(paths.cache))
         services = stack.enter_context(open_services(settings=settings, s3=bucket, database=app))
         row = services.registry.register(model_folder, created_by="benchmark")
-        services.registry.set_alias("champion", row.model, by="benchmark", reason="the only one")
+        services.registry.promote("champion", row.model, by="benchmark", reason="the only one")
 
         progress(f"storing {photos} photos")
         keys = tuple(f"{PREFIX}{DAY.isoformat()}/R-{number // 3:06d}/{number:06d}.jpg" for number in range(photos))

@@ -149,5 +149,5 @@ def make_champion(home: Path, model_folder: Path) -> Driver:
     access = stack.access(home, environ=environ)
     with open_services(settings=access.settings, s3=access.s3, database=access.database) as services:
         key = services.registry.register(model_folder, created_by="tests").model
-        services.registry.set_alias("champion", key, by="tests", reason="the model of this test session")
+        services.registry.promote("champion", key, by="tests", reason="the model of this test session")
     return Driver(home=home, model=key)

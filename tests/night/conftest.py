@@ -44,7 +44,7 @@ class World:
         return self.services.registry.register(folder, created_by="test").model
 
     def promote(self, model: str) -> None:
-        self.services.registry.set_alias("champion", model, by="test", reason="better")
+        self.services.registry.promote("champion", model, by="test", reason="better")
 
     def rollback(self) -> None:
         self.services.registry.rollback("champion", by="test", reason="worse")

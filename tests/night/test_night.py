@@ -126,7 +126,7 @@ def test_a_cleared_run_keeps_the_model_it_began_with(world: World, tmp_path: Pat
     run = world.start("r1")
     write_model(tmp_path / "other", version="2", seed=1)
     other = world.services.registry.register(tmp_path / "other", created_by="test").model
-    world.services.registry.set_alias("champion", other, by="test", reason="better")
+    world.services.registry.promote("champion", other, by="test", reason="better")
     world.start("r1")
     world.stage(run)
     world.finish(run)

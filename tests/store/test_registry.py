@@ -92,9 +92,9 @@ def test_an_alias_means_one_model_at_a_time_and_remembers_why(
 ) -> None:
     for number in ("3", "4"):
         registry.register(model_folder(tmp_path / number, version(number)), created_by="ada")
-    assert registry.set_alias("champion", "net@3", by="ada", reason="first")
-    assert registry.set_alias("champion", "net@4", by="bob", reason="better")
-    assert not registry.set_alias("champion", "net@4", by="bob", reason="again")
+    assert registry.promote("champion", "net@3", by="ada", reason="first").changed
+    assert registry.promote("champion", "net@4", by="bob", reason="better").changed
+    assert not registry.promote("champion", "net@4", by="bob", reason="again").changed
     assert registry.resolve("champion").model == "net@4"
     assert registry.resolve("net@4").aliases == ("champion",)
     history = "SELECT model, set_by, reason, ended_at IS NULL FROM refund.model_alias_history ORDER BY change_id"

@@ -142,10 +142,6 @@ class Registry(Aliases):
             (row,) = _select(cursor, card.key)
         return row
 
-    def set_alias(self, alias: str, model: str, *, by: str, reason: str) -> bool:
-        """See `promote`; False where the alias means that model already."""
-        return self.promote(alias, model, by=by, reason=reason).changed
-
     def fetch(self, model: str, cache_dir: Path) -> Path:
         """The model's folder on this machine, downloaded unless it is there, and checked either way.
 
