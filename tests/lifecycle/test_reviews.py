@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,15 @@ def test_imported_twice_gives_once(services: Services, database: Roles, tmp_path
     assert take(services, path) == (0, 3, 0)
     assert len(reviews(database, timed, untimed)) == 2
     assert rows(database.app, "SELECT count(*) FROM refund.audit") == before
+
+
+def test_two_imports_at_once_give_once(services: Services, database: Roles, tmp_path: Path) -> None:
+    photos = publish(database, *({} for _ in range(40)))
+    path = write(tmp_path, "\n".join(["photo_id,category,reviewed_by", *(f"{p.photo_id},shoes,anna" for p in photos)]))
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        done = [pool.submit(import_reviews, path, services=services, by="anna") for _ in range(4)]
+        assert sorted(one.result().added for one in done) == [0, 0, 0, 40]
+    assert len(reviews(database, *photos)) == 40
 
 
 def test_who_changes_his_mind_gives_another_review_and_the_latest_is_final(
