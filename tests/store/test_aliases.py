@@ -217,6 +217,11 @@ def test_a_model_in_use_is_not_retired(aliases: Aliases, database: Roles) -> Non
         "run night 7 is using net@B, so it cannot be retired yet; wait until the run has ended, or clear it and let it "
         "end"
     )
+    promote(aliases, "C", "D")
+    aliases.rollback("champion", by="ada", reason="bad")
+    aliases.promote("champion", "net@D", by="ada", reason="mended what it reads")
+    with pytest.raises(PromotionRefusedError, match="run night 7 is using net@C, so it cannot be retired yet"):
+        aliases.retire("net@C", by="ada", reason="a shard of night 7 may have been given it at the rollback")
     with pytest.raises(NoModelError, match="'net@Z'"):
         aliases.retire("net@Z", by="ada", reason="old")
 

@@ -44,10 +44,13 @@ INSERT INTO refund.model_alias_history (alias, model, action, set_at, set_by, re
 VALUES (%(alias)s, %(model)s, %(action)s, clock_timestamp(), %(by)s, %(reason)s, %(override)s, %(details)s)
 """
 
+# A run uses the model it began with, or one that was rolled back to since.
 USED_BY_RUN = """
-SELECT run_id FROM refund.run
-WHERE model = %(model)s AND state = 'running' AND started_at > now() - interval '1 day'
-ORDER BY run_id LIMIT 1
+SELECT r.run_id FROM refund.run r
+WHERE r.state = 'running' AND r.started_at > now() - interval '1 day' AND (r.model = %(model)s OR EXISTS (
+  SELECT FROM refund.model_alias_history h
+  WHERE h.model = %(model)s AND h.action = 'rollback' AND h.set_at > r.started_at))
+ORDER BY r.run_id LIMIT 1
 """
 
 RETIRE = "UPDATE refund.model SET state = 'retired' WHERE model = %(model)s AND state <> 'retired'"
