@@ -159,7 +159,19 @@ def test_a_run_imports_verifies_and_retires(act: Any, services: Services, tmp_pa
     with pytest.raises(AirflowFailException) as caught:
         act(action="verify", model="outside@1")
     assert str(caught.value) == (
-        f"ModelArtefactError: outside@1, of 1 checked, not as registered:\n  {uri} of model outside@1 is missing; put it "
-        f"back, or build and register the model again: refund model build"
+        f"ModelArtefactError: outside@1, of 1 checked, not as registered:\n  {uri} of model outside@1 is missing; "
+        f"put it back, or build and register the model again: refund model build"
     )
     assert act(action="retire", model="outside@1", reason="lost") == {"model": "outside@1", "changed": True}
+
+
+@pytest.mark.slow
+def test_a_run_builds_and_evaluates(act: Any, services: Services, shared: Path) -> None:
+    built = act(action="build", weights=str(shared / "models" / "mobilenet_v2_standin.h5"))
+    assert (built["registered"], built["champion"]) == ([built["model"]], None)  # only a candidate
+    figures = act(action="evaluate", model=built["model"], labels=str(shared / "images" / "imagenet"))
+    assert figures["photos"] == 250
+    assert figures["accuracy"] > 0.88
+    json.dumps([built, figures])
+    assert services.registry.resolve(built["model"]).accuracy == figures["accuracy"]
+    assert act(action="promote", model=built["model"], reason="first")["changed"]
