@@ -177,6 +177,13 @@ def test_a_prefix_is_labelled_like_a_folder(services: Services) -> None:
     assert list(zip(found.categories, found.class_ids, strict=True)) == [("not_a_product", TENCH), ("shoes", None)]
 
 
+def test_a_path_of_other_bytes_than_utf_8_gives_a_name_that_postgres_takes(photos: Path, services: Services) -> None:
+    folder = photos / "caf\udce9"
+    fill(folder, "shoes/1.jpg")
+    found = labelled(folder, services)
+    assert (found.name, found.categories) == (f"{photos}/caf\\udce9", ("shoes",))
+
+
 def test_every_photograph_without_a_label_is_named_ten_at_most(photos: Path, services: Services) -> None:
     fill(photos, "n99999999_x.jpg", "a_shoe.jpg", "sheos/1.jpg")
     nothing = "no folder of it is named as a class id or category, nor does its name begin so"

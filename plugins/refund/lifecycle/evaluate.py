@@ -91,14 +91,13 @@ def evaluate_model(
     by: str,
     progress: Callable[[str], None] = log.info,
 ) -> Evaluation:
-    """Classify a labelled set with a model (an alias or name@version), measure it, store the figures.
+    """Classify a labelled set with a model (an alias or name@version, retired or not), measure it, store the figures.
 
     ``where`` is what `labelled_photographs` reads; ``threshold`` is the category score, 0 to 1, below which a photo
     goes to review. Nothing is stored unless everything but the plot succeeds.
 
     Raises:
         NoModelError: the model is not registered.
-        ModelRetiredError: it is retired.
         ModelArtefactError: its files are not those that were registered.
         LabelledSetError: the set cannot be read, a photograph has two labels, or none could be classified.
     """

@@ -213,7 +213,7 @@ def _labelled_set(
     where: str, photographs: Sequence[Photograph], given: Sequence[Label], *, ignored: int = 0
 ) -> LabelledSet:
     return LabelledSet(
-        name=where,
+        name=where.encode("utf-8", "backslashreplace").decode(),  # a path may hold bytes that are no UTF-8
         photographs=tuple(photographs),
         categories=tuple(label.category for label in given),
         class_ids=tuple(label.class_id for label in given),
