@@ -238,7 +238,11 @@ def test_the_digest_of_a_set_knows_photographs_and_labels_not_answers_or_order()
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "accuracy", "macro_f1", "top1", "coverage", "auto_accuracy"),
-    [("standin_model", 0.90, 0.85, 0.84, 0.30, 0.90), ("fallback_model", 0.90, 0.82, 0.78, 0.30, 0.85)],
+    [
+        ("standin_model", 0.90, 0.85, 0.84, 0.30, 0.90),
+        ("int8_model", 0.90, 0.85, 0.84, 0.30, 0.90),
+        ("fallback_model", 0.90, 0.82, 0.78, 0.30, 0.85),
+    ],
 )
 def test_the_250_labelled_photographs(
     network: str,
