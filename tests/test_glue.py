@@ -135,6 +135,27 @@ def test_half_a_key_pair_is_refused(half: dict[str, str]) -> None:
     )
 
 
+def test_an_s3_connection_may_name_certificates_to_trust() -> None:
+    found = airflow_glue.s3_access(connection(conn_type="aws", extra=BUCKET | {"verify": "/run/tls/ca.crt"}))
+    assert found == S3Access(bucket="photos", ca_file="/run/tls/ca.crt")
+
+
+@pytest.mark.parametrize("verify", [False, True, "", 1])
+def test_checking_certificates_cannot_be_switched_off(verify: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        airflow_glue.s3_access(connection(conn_type="aws", extra=BUCKET | {"verify": verify}))
+    assert str(caught.value) == (
+        "`verify` in the extra of the connection refund_s3 must be the path of a PEM file with the certificates to "
+        f"trust, got {verify!r}; leave it out to trust the system's. They are always checked"
+    )
+
+
+def test_a_database_connection_may_name_certificates_to_trust() -> None:
+    extra = {"sslmode": "verify-full", "sslrootcert": "/run/tls/ca.crt"}
+    found = airflow_glue.database_access(connection(conn_type="postgres", host="db", login="refund_app", extra=extra))
+    assert (found.sslmode, found.ca_file) == ("verify-full", "/run/tls/ca.crt")
+
+
 def test_a_whole_database_connection() -> None:
     found = airflow_glue.database_access(
         connection(
