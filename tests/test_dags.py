@@ -15,7 +15,8 @@ from refund.model_params import ACTIONS, ModelParams
 from refund.night.services import Services
 from refund.store.database import Database
 from tests.conftest import REPOSITORY, Roles
-from tests.lifecycle.conftest import services as services  # a fixture
+from tests.lifecycle.conftest import bucket as bucket  # fixtures
+from tests.lifecycle.conftest import services as services
 from tests.lifecycle.test_promote import evaluate
 from tests.night.factories import write_model
 from tests.test_plugin import HEAVY, run_python
@@ -148,6 +149,7 @@ def test_a_refused_promotion_fails_the_task_for_good(act: Any, services: Service
         act(action="rollback")
 
 
+@pytest.mark.slow
 def test_a_run_imports_verifies_and_retires(act: Any, services: Services, tmp_path: Path) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 

@@ -17,7 +17,8 @@ from refund.cli.access import Access
 from refund.errors import PromotionRefusedError, RefundError, RollbackError, SettingsError
 from refund.night.services import Services
 from tests.conftest import Roles
-from tests.lifecycle.conftest import services as services  # a fixture
+from tests.lifecycle.conftest import bucket as bucket  # fixtures
+from tests.lifecycle.conftest import services as services
 from tests.lifecycle.test_promote import evaluate
 from tests.night.factories import write_model
 

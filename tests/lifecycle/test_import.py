@@ -139,6 +139,7 @@ def test_a_network_of_another_number_of_classes_is_refused(services: Services, f
     assert str(error).startswith("model outside@1 gives 3 scores but its labels name 1000 classes; ")
 
 
+@pytest.mark.slow
 def test_a_card_that_counts_other_classes_is_refused(services: Services, folder: Path) -> None:
     change_card(folder, class_count=999)
     assert str(refused(services, folder)).startswith(
@@ -146,6 +147,7 @@ def test_a_card_that_counts_other_classes_is_refused(services: Services, folder:
     )
 
 
+@pytest.mark.slow
 def test_a_card_for_another_class_list_is_refused(services: Services, folder: Path) -> None:
     change_card(folder, labels_sha256="0" * 64)
     assert str(refused(services, folder)).startswith("model outside@1 was built with another class list (SHA-256 0000")
@@ -249,6 +251,7 @@ def test_a_broken_network_costs_its_child_and_nothing_else(services: Services, f
     assert f"{folder}/model.tflite" in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
