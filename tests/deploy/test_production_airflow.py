@@ -7,6 +7,7 @@ requirements-production.txt adds to it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class Production:
     bin: Path
     home: Path
     env: dict[str, str]  # of .env, with our servers in the place of the containers
+    port: int  # of the API server
 
     def environ(self, service: str) -> dict[str, str]:
         given = {name: self._here(value) for name, value in environment(service, self.env).items()}
@@ -55,7 +57,8 @@ class Production:
     def _here(self, value: str) -> str:
         """Paths of the container become paths of the checkout and of a temporary folder."""
         value = re.sub(r"/opt/refund/(dags|deploy)", rf"{REPOSITORY}/\1", value)
-        return value.replace("/opt/airflow", str(self.home))
+        value = value.replace("airflow-api-server:8080", f"127.0.0.1:{self.port}")
+        return value.replace("/opt/airflow", str(self.home)).replace("/tmp/refund-cache", str(self.home / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,8 @@ def production(
         "S3_ACCESS_KEY": str(tls_s3.access_key),
         "S3_SECRET_KEY": str(tls_s3.secret_key),
     }
-    return Production(bin=programs, home=tmp_path_factory.mktemp("airflow"), env=written.env | here)
+    home = tmp_path_factory.mktemp("airflow")
+    return Production(bin=programs, home=home, env=written.env | here, port=free_port())
 
 
 def last_json(output: str) -> Any:
@@ -230,7 +234,7 @@ def test_a_second_start_changes_nothing_and_mends_the_role(initialised: Producti
 @pytest.fixture(scope="module")
 def api(initialised: Production) -> Iterator[httpx.Client]:
     """The API server as its container runs it, on a free port of loopback."""
-    port = free_port()
+    port = initialised.port
     log = initialised.home / "api.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -281,3 +285,93 @@ def test_each_login_is_let_in_as_far_as_its_role_goes(api: httpx.Client, product
     assert statuses("viewer") == {"read": 200, "trigger": 403, "connections": 403, "pool": 403}
     assert statuses("operator") == {"read": 200, "trigger": 404, "connections": 403, "pool": 403}  # 404: no such DAG
     assert statuses("admin") == {"read": 200, "trigger": 404, "connections": 200, "pool": 404}
+
+
+# --- a night -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(api: httpx.Client, initialised: Production) -> Iterator[None]:
+    """Scheduler, DAG processor and a Celery worker as their containers run them; files carry the messages.
+
+    No Valkey is in the package index, so Celery's broker is its file system transport: everything but the address and
+    the transport of the broker is as in docker-compose.yaml.
+    """
+    queue = initialised.home / "queue"
+    queue.mkdir()
+    broker = {"AIRFLOW__CELERY__BROKER_URL": "filesystem://"} | {
+        f"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__{name}": str(queue)
+        for name in ("DATA_FOLDER_IN", "DATA_FOLDER_OUT")
+    }
+    started = []
+    try:
+        for service in ("airflow-dag-processor", "airflow-scheduler", "airflow-worker"):
+            (words,) = command_lines(service)
+            with (initialised.home / f"{service}.log").open("wb") as output:
+                started.append(
+                    subprocess.Popen(
+                        [initialised.bin / "airflow", *words], env=initialised.environ(service) | broker,
+                        cwd=initialised.home, stdout=output, stderr=output, start_new_session=True,
+                    )
+                )  # fmt: skip
+        yield
+    finally:
+        for process in reversed(started):
+            process.terminate()  # the main process alone, as DUMB_INIT_SETSID=0 has it for the worker
+        for process in started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.wait(timeout=20)
+
+
+def logs(production: Production) -> str:
+    return "\n".join(
+        f"--- {path.name}\n" + path.read_text(encoding="utf-8", errors="replace")[-3000:]
+        for path in sorted(production.home.glob("*.log"))
+    )
+
+
+def test_a_night_runs_under_celery_with_stores_behind_tls(
+    running: None,
+    api: httpx.Client,
+    initialised: Production,
+    tls_s3: S3Access,
+    tls_postgres: DatabaseAccess,
+    fallback_model: Path,
+) -> None:
+    """As an operator would: unpause, which makes the run of last night, and wait for it."""
+    import io
+    from datetime import UTC, datetime, timedelta
+
+    from PIL import Image
+
+    from refund.night.services import open_services
+    from refund.settings import Settings
+
+    app = replace(tls_postgres, user="refund_app", password=initialised.env["POSTGRES_APP_PASSWORD"])
+    day = (datetime.now(UTC) - timedelta(days=2)).date()  # in the window of the run whether it is past 02:00 or not
+    with open_services(
+        settings=Settings(), s3=replace(tls_s3, bucket=initialised.env["S3_BUCKET"]), database=app
+    ) as services:
+        model = services.registry.register(fallback_model, created_by="test").model
+        services.registry.promote("champion", model, by="test", reason="first")
+        for number in range(3):
+            body = io.BytesIO()
+            Image.new("RGB", (320, 240), (60 * number, 120, 200)).save(body, "JPEG")
+            services.objects.put(f"incoming/{day}/R-{number}/a.jpg", body.getvalue(), content_type="image/jpeg")
+        headers = login(api, initialised, "operator")
+        deadline = time.monotonic() + 400
+        states: list[str] = []
+        while not states or states[0] in {"queued", "running"}:
+            assert time.monotonic() < deadline, f"{states}\n{logs(initialised)}"
+            time.sleep(1)
+            api.patch(
+                "/api/v2/dags/refund_nightly", headers=headers, json={"is_paused": False}
+            )  # 404 until it is parsed
+            found = api.get("/api/v2/dags/refund_nightly/dagRuns", headers=headers)
+            states = [run["state"] for run in found.json()["dag_runs"]] if found.status_code == 200 else []
+        assert states == ["success"], logs(initialised)
+        _, rows = services.repository.select("SELECT photos, classified + rejected FROM reporting.runs")
+        assert rows == [(3, 3)]
