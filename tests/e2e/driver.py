@@ -38,13 +38,15 @@ class Answer:
         return json.loads(self.out)
 
 
-def run_refund(home: Path, *arguments: str | Path, code: int | None = 0, timeout_s: float = 120.0) -> Answer:
+def run_refund(
+    home: Path, *arguments: str | Path, code: int | None = 0, timeout_s: float = 120.0, cwd: Path = Path("/")
+) -> Answer:
     """Run ``refund`` against the stack in ``home``; ``code`` is the exit code expected, None takes any."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("REFUND_", "AIRFLOW"))}
     done = subprocess.run(
         [str(Path(sysconfig.get_path("scripts")) / "refund"), *map(str, arguments)],
         env=environ | {"REFUND_HOME": str(home), "NO_COLOR": "1"},
-        cwd="/",
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
