@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -26,7 +27,7 @@ import pytest
 
 from refund.settings import DatabaseAccess, S3Access
 from tests.conftest import REPOSITORY, free_port
-from tests.deploy.compose import command_lines, environment, ours
+from tests.deploy.compose import command_lines, environment, ours, services
 from tests.deploy.conftest import Written
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -112,6 +113,9 @@ def production(
     }
     home = tmp_path_factory.mktemp("airflow")
     return Production(bin=programs, home=home, env=written.env | here, port=free_port())
+
+
+SCHEDULER_HEALTH = free_port()
 
 
 def last_json(output: str) -> Any:
@@ -299,18 +303,24 @@ def running(api: httpx.Client, initialised: Production) -> Iterator[None]:
     """
     queue = initialised.home / "queue"
     queue.mkdir()
-    broker = {"AIRFLOW__CELERY__BROKER_URL": "filesystem://"} | {
-        f"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__{name}": str(queue)
-        for name in ("DATA_FOLDER_IN", "DATA_FOLDER_OUT")
+    transport = "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__DATA_FOLDER"
+    here = {
+        "AIRFLOW__CELERY__BROKER_URL": "filesystem://",
+        f"{transport}_IN": str(queue),
+        f"{transport}_OUT": str(queue),
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": "127.0.0.1",  # in a container: all of its addresses
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(SCHEDULER_HEALTH),
     }
     started = []
     try:
         for service in ("airflow-dag-processor", "airflow-scheduler", "airflow-worker"):
             (words,) = command_lines(service)
+            if service == "airflow-worker":
+                words.append("--skip-serve-logs")  # that server listens on every address
             with (initialised.home / f"{service}.log").open("wb") as output:
                 started.append(
                     subprocess.Popen(
-                        [initialised.bin / "airflow", *words], env=initialised.environ(service) | broker,
+                        [initialised.bin / "airflow", *words], env=initialised.environ(service) | here,
                         cwd=initialised.home, stdout=output, stderr=output, start_new_session=True,
                     )
                 )  # fmt: skip
@@ -354,13 +364,13 @@ def test_a_night_runs_under_celery_with_stores_behind_tls(
     day = (datetime.now(UTC) - timedelta(days=2)).date()  # in the window of the run whether it is past 02:00 or not
     with open_services(
         settings=Settings(), s3=replace(tls_s3, bucket=initialised.env["S3_BUCKET"]), database=app
-    ) as services:
-        model = services.registry.register(fallback_model, created_by="test").model
-        services.registry.promote("champion", model, by="test", reason="first")
+    ) as stores:
+        model = stores.registry.register(fallback_model, created_by="test").model
+        stores.registry.promote("champion", model, by="test", reason="first")
         for number in range(3):
             body = io.BytesIO()
             Image.new("RGB", (320, 240), (60 * number, 120, 200)).save(body, "JPEG")
-            services.objects.put(f"incoming/{day}/R-{number}/a.jpg", body.getvalue(), content_type="image/jpeg")
+            stores.objects.put(f"incoming/{day}/R-{number}/a.jpg", body.getvalue(), content_type="image/jpeg")
         headers = login(api, initialised, "operator")
         deadline = time.monotonic() + 400
         states: list[str] = []
@@ -373,5 +383,17 @@ def test_a_night_runs_under_celery_with_stores_behind_tls(
             found = api.get("/api/v2/dags/refund_nightly/dagRuns", headers=headers)
             states = [run["state"] for run in found.json()["dag_runs"]] if found.status_code == 200 else []
         assert states == ["success"], logs(initialised)
-        _, rows = services.repository.select("SELECT photos, classified + rejected FROM reporting.runs")
+        _, rows = stores.repository.select("SELECT photos, classified + rejected FROM reporting.runs")
         assert rows == [(3, 3)]
+    health = httpx.get(f"http://127.0.0.1:{SCHEDULER_HEALTH}/health", timeout=30)  # the path of its health check
+    assert health.json()["scheduler"]["status"] == "healthy"
+    assert services_test("airflow-scheduler")[-1].endswith("/health")
+    check = services_test("airflow-dag-processor")[-1].replace("$$", "$")
+    environ = initialised.environ("airflow-dag-processor") | {"HOSTNAME": socket.getfqdn()}
+    done = subprocess.run(["bash", "-c", check], env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def services_test(name: str) -> list[str]:
+    """The command of a health check."""
+    return list(services()[name]["healthcheck"]["test"])

@@ -38,5 +38,5 @@ def test_the_page_shows_what_happens(new_stack: Path, shared: Path, tmp_path: Pa
         program, *arguments = shlex.split(replay.command(step))
         assert program == "refund"
         answer = run_refund(new_stack, *arguments, code=None, timeout_s=420, cwd=tmp_path)
-        difference = replay.difference(step, answer.out + answer.err)
-        assert difference is None, f"{difference}\n\nall of it:\n{answer.out}\n{answer.err}"
+        difference = replay.difference(step, answer.err + answer.out)
+        assert difference is None, f"{difference}\n\nall of it:\n{answer.err}\n{answer.out}"
