@@ -83,6 +83,7 @@ def photographs(tmp_path: Path) -> Path:
     return folder.parent
 
 
+@pytest.mark.slow
 def test_the_tasks_of_the_page_sort_real_files(
     environ: dict[str, str], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

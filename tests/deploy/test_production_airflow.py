@@ -386,7 +386,7 @@ def test_a_night_runs_under_celery_with_stores_behind_tls(
         _, rows = stores.repository.select("SELECT photos, classified + rejected FROM reporting.runs")
         assert rows == [(3, 3)]
     health = httpx.get(f"http://127.0.0.1:{SCHEDULER_HEALTH}/health", timeout=30)  # the path of its health check
-    assert health.json()["scheduler"]["status"] == "healthy"
+    assert health.status_code == 200
     assert services_test("airflow-scheduler")[-1].endswith("/health")
     check = services_test("airflow-dag-processor")[-1].replace("$$", "$")
     environ = initialised.environ("airflow-dag-processor") | {"HOSTNAME": socket.getfqdn()}
