@@ -22,7 +22,7 @@ from refund.model_params import ModelParams
     params=trigger_form(ModelParams),
     default_args={
         "owner": "refund",
-        "retries": 0,  # a rollback whose answer was lost would be made twice
+        "retries": 0,  # what was refused once is refused again; who asked reads why and clears it
         "execution_timeout": timedelta(hours=2),
     },
     tags=["refund"],
@@ -37,7 +37,7 @@ def refund_model() -> None:
         from refund.lifecycle.actions import run_action
 
         with model_task() as given:
-            return run_action(given.params, given.services, by=given.by)
+            return run_action(given.params, given.services, by=given.by, request=given.request)
 
     act()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,9 +100,14 @@ def act(services: Services, database: Roles, monkeypatch: pytest.MonkeyPatch) ->
 
     task = refund_model.refund_model().get_task("act")
 
-    def run(user: str | None = "oncall", **params: Any) -> Any:
+    def run(user: str | None = "oncall", run_id: str = "", **params: Any) -> Any:
         form = {entry["name"]: entry["default"] for entry in ModelParams.describe()} | params
-        context = {"params": form, "dag_run": SimpleNamespace(dag_id="refund_model", triggering_user_name=user)}
+        context = {
+            "params": form,
+            "dag_run": SimpleNamespace(
+                dag_id="refund_model", run_id=run_id or secrets.token_hex(4), triggering_user_name=user
+            ),
+        }
         monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: context)
         return task.python_callable()
 
@@ -129,8 +135,10 @@ def test_a_run_promotes_and_another_rolls_back_in_the_name_of_who_triggered_it(
     assert (promoted["model"], promoted["before"], promoted["changed"]) == ("new@1", "old@1", True)
     json.dumps(promoted)  # goes through XCom
     assert services.registry.resolve("champion").model == "new@1"
-    back = act(action="rollback", reason="bags go wrong", user=None)
+    back = act(action="rollback", reason="bags go wrong", user=None, run_id="manual 7")
     assert (back["model"], back["before"]) == ("old@1", "new@1")
+    again = act(action="rollback", reason="bags go wrong", user=None, run_id="manual 7")  # cleared
+    assert (again["model"], again["changed"]) == ("old@1", False)
     assert [(change.action, change.by) for change in services.registry.history("champion")] == [
         ("promote", "ada"),
         ("promote", "oncall"),

@@ -51,6 +51,7 @@ class ModelTask:
     params: ModelParams
     services: Services
     by: str  # who triggered the run
+    request: str  # names the run, the same however often its task is cleared
 
 
 _JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -121,7 +122,9 @@ def model_task() -> Iterator[ModelTask]:
         context = get_current_context()
         params = ModelParams.from_mapping({key: value for key, value in context["params"].items() if value is not None})
         with task_services() as services:
-            yield ModelTask(params=params, services=services, by=triggered_by(context["dag_run"]))
+            dag_run: Any = context["dag_run"]
+            request = f"{dag_run.dag_id} {dag_run.run_id}"
+            yield ModelTask(params=params, services=services, by=triggered_by(dag_run), request=request)
 
 
 def triggered_by(dag_run: Any) -> str:

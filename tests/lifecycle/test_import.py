@@ -96,7 +96,7 @@ def test_a_bare_file_needs_what_it_does_not_say(services: Services, folder: Path
         f"1: 0.00784313725490196 and -1)"
     )
     assert str(refused(services, file, bare=replace(bare, name="Bare", input_scale=1.0, input_offset=0.0))) == (
-        f"no card can be made for {file}: name must be text like [a-z0-9][a-z0-9._-]*, got 'Bare'"
+        f"no card can be made for {file}: name must be text like [a-z0-9][a-z0-9._-]{{0,79}}, got 'Bare'"
     )
     told = import_model(services, str(file), by="ada", bare=replace(bare, input_scale=1 / 255, input_offset=0.0))
     card = told.row.card

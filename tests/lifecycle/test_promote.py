@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from refund.errors import ModelRetiredError, NoModelError, PromotionRefusedError, SettingsError
-from refund.lifecycle.promote import compare_models, objections_to, promote
-from refund.model.agreement import Agreement
+from refund.errors import ModelArtefactError, ModelRetiredError, NoModelError, PromotionRefusedError, SettingsError
+from refund.lifecycle.promote import MIN_COMMON_PHOTOS, compare_models, objections_to, promote
+from refund.model.agreement import REQUIRED_PHOTOS, Agreement
 from refund.model.card import ModelCard
+from refund.model.labels import load_labels
+from refund.model.taxonomy import load_taxonomy
 from refund.monitor.accuracy import Verdict, evaluate_predictions
 from refund.night.services import Services
 from refund.store.evaluations import save_evaluation
@@ -19,6 +21,7 @@ from tests.store.test_registry import CARD, model_folder
 
 PHOTOS = 200
 CATEGORIES = ("shoes", "electronics")
+TAXONOMY = load_taxonomy(labels=load_labels()).version
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +40,18 @@ def register(services: Services, tmp_path: Path, name: str, **fields: object) ->
 
 
 def evaluate(
-    services: Services, model: str, *, wrong: range, set_sha256: str = "e" * 64, threshold: float = 0.5
+    services: Services,
+    model: str,
+    *,
+    wrong: range,
+    set_sha256: str = "e" * 64,
+    threshold: float = 0.5,
+    taxonomy: str = TAXONOMY,
+    photos: int = PHOTOS,
 ) -> None:
-    """Store an evaluation on `PHOTOS` photographs of which those numbered ``wrong`` got the other category."""
+    """Store an evaluation on ``photos`` photographs of which those numbered ``wrong`` got the other category."""
     verdicts = []
-    for number in range(PHOTOS):
+    for number in range(photos):
         truth = CATEGORIES[number % 2]
         said = CATEGORIES[(number + (number in wrong)) % 2]
         verdicts.append(
@@ -50,10 +60,10 @@ def evaluate(
                 category_score=0.9, class_id="n00000001", confidence=0.9,
             )
         )  # fmt: skip
-    figures = evaluate_predictions(verdicts, auto=[True] * PHOTOS, resamples=50)
+    figures = evaluate_predictions(verdicts, auto=[True] * photos, resamples=50)
     save_evaluation(
-        services.database, model=model, set_name="photos/", set_sha256=set_sha256, taxonomy_version="1",
-        threshold=threshold, photos=PHOTOS, figures=figures.to_dict(), verdicts=verdicts, plot_uri=None,
+        services.database, model=model, set_name="photos/", set_sha256=set_sha256, taxonomy_version=taxonomy,
+        threshold=threshold, photos=photos, figures=figures.to_dict(), verdicts=verdicts, plot_uri=None,
         code_version="1", evaluated_by="ada",
     )  # fmt: skip
 
@@ -89,14 +99,59 @@ def test_without_an_evaluation_of_both_on_one_set_there_is_no_promotion(
     evaluate(services, new, wrong=range(0))
     evaluate(services, old, wrong=range(0), set_sha256="f" * 64)
     evaluate(services, old, wrong=range(0), threshold=0.7)
+    evaluate(services, old, wrong=range(0), taxonomy="1")
+    evaluate(services, new, wrong=range(0), taxonomy="1")  # both, but what was right then may be wrong now
     with pytest.raises(PromotionRefusedError) as caught:
         promote(services, new, by="ada", reason="better")
     assert str(caught.value) == (
         f"{new} does not become champion in the place of {old}: {new} and {old} were not evaluated on one and the same "
-        f"set under one taxonomy and threshold; evaluate both on it: refund model evaluate NAME@VERSION --labels SET. "
-        f"To promote it all the same, give --override and say in --reason why"
+        f"set under the present taxonomy {TAXONOMY} and one threshold; evaluate both on it: refund model evaluate "
+        f"NAME@VERSION --labels SET. To promote it all the same, give --override and say in --reason why"
     )
     assert champion(services) == old
+
+
+def test_a_handful_of_photographs_proves_nothing(services: Services, two: tuple[str, str]) -> None:
+    old, new = two
+    assert MIN_COMMON_PHOTOS == REQUIRED_PHOTOS == 100
+    for model in two:
+        evaluate(services, model, wrong=range(2), photos=99)
+    with pytest.raises(PromotionRefusedError) as caught:
+        promote(services, new, by="ada", reason="better")
+    assert str(caught.value) == (
+        f"{new} does not become champion in the place of {old}: photos/ has 99 photographs that both classified, at "
+        f"least 100 are needed to see a loss; evaluate both on a larger set: refund model evaluate NAME@VERSION "
+        f"--labels SET. To promote it all the same, give --override and say in --reason why"
+    )
+    for model in two:
+        evaluate(services, model, wrong=range(2), photos=100, set_sha256="f" * 64)
+    assert promote(services, new, by="ada", reason="better").changed
+
+
+def test_a_model_whose_files_are_spoilt_is_not_promoted_override_or_not(
+    services: Services, two: tuple[str, str]
+) -> None:
+    old, new = two
+    key = f"models/new/{new.partition('@')[2]}/net.tflite"
+    services.objects.put(key, b"altered")
+    for override in (False, True):
+        for alias in ("champion", "challenger")[not override :]:
+            with pytest.raises(ModelArtefactError, match=f"{key} has SHA-256 .* its card says .* altered or damaged"):
+                promote(services, new, alias=alias, by="ada", reason="better", override=override)
+    assert [change.model for change in services.registry.history()] == [old]
+
+
+def test_one_request_promotes_once_whatever_became_of_it(services: Services, two: tuple[str, str]) -> None:
+    """A run of refund_model that is cleared after a rollback must not undo the rollback."""
+    old, new = two
+    for model in two:
+        evaluate(services, model, wrong=range(20))
+    assert promote(services, new, by="ada", reason="smaller", request="run 1").changed
+    services.registry.rollback("champion", by="bob", reason="bags go wrong")
+    again = promote(services, new, by="ada", reason="smaller", request="run 1")
+    assert (again.changed, champion(services)) == (False, old)
+    assert not services.registry.promote("champion", new, by="ada", reason="smaller", request="run 1").changed
+    assert promote(services, new, by="ada", reason="smaller", request="run 2").changed
 
 
 def test_a_model_that_is_not_significantly_worse_may_be_promoted(services: Services, two: tuple[str, str]) -> None:
@@ -182,10 +237,22 @@ def test_an_int8_model_must_agree_with_its_float32_form_even_as_the_first(
     assert promote(services, new, by="ada", reason="nothing else here", override=True).changed
 
 
+def test_a_card_from_outside_does_not_set_its_own_bar(services: Services, tmp_path: Path) -> None:
+    lax = Agreement(
+        state="passed", reference="new@float32", photos=1, top1_ratio=1.0, required_ratio=0.1, required_photos=1
+    )
+    new = register(services, tmp_path, "new", precision="int8", agreement=lax)
+    with pytest.raises(
+        PromotionRefusedError, match=r"on 1 of 1 photographs \(100\.0%\); required are 95% of at least 100"
+    ):
+        promote(services, new, by="ada", reason="first")
+
+
 def test_an_int8_model_from_outside_has_no_float32_form_to_agree_with(services: Services, tmp_path: Path) -> None:
     new = register(services, tmp_path, "outside", precision="int8")
     passed = Agreement.of(reference="new@float32", photos=100, agreeing=97)
-    assert objections_to(services.registry.resolve(new), current=None, comparison=None) == ()
+    row = services.registry.resolve(new)
+    assert objections_to(row, current=None, comparison=None, taxonomy_version=TAXONOMY) == ()
     agreeing = register(services, tmp_path, "new", precision="int8", agreement=passed)
     assert promote(services, agreeing, by="ada", reason="first").changed
 

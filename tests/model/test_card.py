@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -35,7 +36,17 @@ def test_a_round_trip_keeps_numbers_that_json_shortens() -> None:
         ({"input_width": 0}, "input_width must be 1 or more, got 0"),
         ({"class_count": True}, "class_count must be a value of type int, got True"),
         ({"input_scale": float("nan")}, "input_scale must be a finite number, got nan"),
-        ({"artefact_file": "../model.tflite"}, "artefact_file must be a plain file name, got '../model.tflite'"),
+        (
+            {"artefact_file": "../model.tflite"},
+            "artefact_file must be a plain file name of up to 80 characters, not card.json, got '../model.tflite'",
+        ),
+        ({"artefact_file": "card.json"}, "artefact_file must be a plain file name"),
+        ({"artefact_file": "a" * 81}, "artefact_file must be a plain file name"),
+        ({"name": "a" * 81}, "name must be text like"),
+        ({"name": "net\n"}, "name must be text like"),
+        ({"version": "1" * 81}, "version must be text like"),
+        ({"version": ".."}, "version must be text like"),
+        ({"input_scale": 10**400}, "input_scale must be a finite number, got 1000"),
         ({"schema_version": 0}, "schema_version must be 1 or 2, got 0"),
         ({"metrics": []}, "metrics must be a value of type dict"),
         ({"inputs_sha256": "x"}, "inputs_sha256 must be 64 hexadecimal digits, got 'x'"),
@@ -48,6 +59,11 @@ def test_a_malformed_field_is_named(overrides: dict[str, Any], expected: str) ->
     with pytest.raises(ValueError, match="must be") as caught:
         make_card(**overrides)
     assert expected in str(caught.value)
+
+
+NESTED: list[Any] = []
+for _ in range(600):
+    NESTED = [NESTED]
 
 
 def edited(**changes: Any) -> str:
@@ -78,6 +94,13 @@ def forged(**changes: Any) -> dict[str, Any]:
         (edited(precision="int8", agreement=forged(photos="9")), "photos of an agreement must be 0 or more, got '9'"),
         (edited(precision="int8", agreement=forged(top1_ratio="1")), "is malformed: agreement must hold numbers, got"),
         (edited(class_count="many"), "card.json is malformed: class_count must be a value of type int, got 'many'"),
+        (
+            edited(metrics={"top1": math.nan}),
+            "card.json is malformed: Out of range float values are not JSON compliant",
+        ),
+        (edited(source="\0"), "card.json is malformed: a text holds the character U+0000, which Postgres cannot store"),
+        (edited(source="\ud800"), "card.json is malformed: 'utf-8' codec can't encode character '\\ud800'"),
+        (edited(metrics={"deep": NESTED}), "card.json is malformed: maximum recursion depth exceeded"),
     ],
 )
 def test_a_broken_card_file_is_refused_with_a_way_out(text: str, expected: str) -> None:

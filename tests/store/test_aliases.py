@@ -181,6 +181,40 @@ def test_a_rollback_passes_over_retired_models_and_says_so(aliases: Aliases) -> 
     assert stack_of(aliases.history("champion")) == ["net@A"]
 
 
+def test_one_request_rolls_back_once(aliases: Aliases) -> None:
+    promote(aliases, "A", "B", "C")
+    for expected in (True, False):
+        moved = aliases.rollback("champion", by="ada", reason="bad", request="run 1")
+        assert (moved.after, moved.changed) == ("net@B", expected)
+    assert aliases.history("champion")[-1].details == {"request": "run 1"}
+    assert aliases.rollback("champion", by="ada", reason="bad", request="run 2").after == "net@A"
+
+
+@pytest.mark.parametrize("alias", ["champion", "challenger"])
+def test_each_alias_goes_back_on_its_own(alias: str, aliases: Aliases) -> None:
+    for model in ("A", "B"):
+        for name in ("champion", "challenger"):
+            aliases.promote(name, f"net@{model}", by="ada", reason="why")
+    aliases.rollback(alias, by="ada", reason="bad")
+    other = {"champion": "challenger", "challenger": "champion"}[alias]
+    assert [stack_of(aliases.history(name)) for name in (alias, other)] == [["net@A"], ["net@A", "net@B"]]
+
+
+def test_reasons_are_kept_in_every_script_and_refused_where_nobody_could_read_them(aliases: Aliases) -> None:
+    told = "Schuhe → 👟, 靴 besser; 'quoted'; DROP TABLE %s \x1b[31m\u202e"
+    aliases.promote("champion", "net@A", by="Ádá 🦊", reason=told)
+    (change,) = aliases.history("champion")
+    assert (change.by, change.reason) == ("Ádá 🦊", told)
+    with pytest.raises(SettingsError, match="needs a reason"):
+        aliases.rollback("champion", by="ada", reason="\u200b \u2060\ufeff\u3000")
+    for letter, shown in (("\0", r"'\x00'"), ("\udcff", r"'\udcff'")):
+        with pytest.raises(SettingsError) as caught:
+            aliases.promote("champion", "net@B", by="ada", reason=f"bad{letter}")
+        assert str(caught.value) == (
+            f"the reason holds the character {shown}, which Postgres cannot store; give it as plain text in UTF-8"
+        )
+
+
 def test_where_all_earlier_models_are_retired_there_is_nothing_to_go_back_to(aliases: Aliases) -> None:
     promote(aliases, "A", "B")
     aliases.retire("net@A", by="ada", reason="wrong labels")

@@ -82,7 +82,12 @@ def test_a_version_never_changes(registry: Registry, tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_says_how_to_build_one(registry: Registry, tmp_path: Path) -> None:
-    for call in (lambda: registry.resolve("challenger"), lambda: registry.fetch("net@99", tmp_path)):
+    for call in (
+        lambda: registry.resolve("challenger"),
+        lambda: registry.fetch("net@99", tmp_path),
+        lambda: registry.resolve("net@\0"),
+        lambda: registry.resolve("net@\udcff"),
+    ):
         with pytest.raises(NoModelError, match=r"no model is registered as .*refund model build"):
             call()
 

@@ -15,8 +15,8 @@ from rich.text import Text
 from refund import __version__
 
 EPILOG = (
-    "Exit codes: 0 done; 1 the answer is no (the night failed, no night by that time); 2 wrong usage; "
-    "3 the set-up is wrong, the message says what to mend; 4 a fault of the moment, try again; "
+    "Exit codes: 0 done; 1 the answer is no (the night failed, no night by that time, a model is not as registered); "
+    "2 wrong usage; 3 the set-up is wrong, the message says what to mend; 4 a fault of the moment, try again; "
     "5 the run cannot be trusted."
 )
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refund.model_params import ModelParams
@@ -15,14 +13,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run_action(params: ModelParams, services: Services, *, by: str) -> dict[str, Any]:
+def run_action(params: ModelParams, services: Services, *, by: str, request: str) -> dict[str, Any]:
     """Do what ``params.action`` says; returns what came of it as JSON values.
+
+    A promotion or rollback is made once per ``request``, however often the task is cleared.
 
     Raises:
         ConfigurationError: as the action does; `ModelArtefactError` lists what `verify` found wrong.
     """
     action = globals()[f"_{params.action}"]
-    answer: dict[str, Any] = action(params, services, by)
+    asked = {"request": request} if params.action in {"promote", "rollback"} else {}
+    answer: dict[str, Any] = action(params, services, by, **asked)
     log.info("%s by %s: %s", params.action, by, answer)
     return answer
 
@@ -36,22 +37,21 @@ def _verify(params: ModelParams, services: Services, _by: str) -> dict[str, Any]
 
 
 def _build(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
-    from refund.lifecycle.build import build_and_register, weights_file
+    from refund.lifecycle.build import build_and_register
 
-    weights = params.weights or services.settings.weights
-    with tempfile.TemporaryDirectory(prefix="refund-weights-") as scratch:
-        outcome = build_and_register(
-            services,
-            weights=weights_file(weights, Path(scratch), s3=services.objects.access) if weights else None,
-            alpha=params.alpha,
-            input_px=params.input_px,
-            calibrate=params.calibrate,
-            allow_fallback=False,
-            champion=False,
-            by=by,
-            reason=params.reason or "",
-            progress=log.info,
-        )
+    outcome = build_and_register(
+        services,
+        weights=params.weights,
+        alpha=params.alpha,
+        input_px=params.input_px,
+        calibrate=params.calibrate,
+        packaged=params.packaged,
+        allow_fallback=False,
+        champion=False,
+        by=by,
+        reason=params.reason or "",
+        progress=log.info,
+    )
     return outcome.as_json()
 
 
@@ -82,16 +82,22 @@ def _evaluate(params: ModelParams, services: Services, by: str) -> dict[str, Any
     }
 
 
-def _promote(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
+def _promote(params: ModelParams, services: Services, by: str, *, request: str) -> dict[str, Any]:
     from refund.lifecycle.promote import promote
 
     return promote(
-        services, params.model or "", alias=params.alias, by=by, reason=params.reason or "", override=params.override
+        services,
+        params.model or "",
+        alias=params.alias,
+        by=by,
+        reason=params.reason or "",
+        override=params.override,
+        request=request,
     ).as_json()
 
 
-def _rollback(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
-    move = services.registry.rollback(params.alias, by=by, reason=params.reason or "")
+def _rollback(params: ModelParams, services: Services, by: str, *, request: str) -> dict[str, Any]:
+    move = services.registry.rollback(params.alias, by=by, reason=params.reason or "", request=request)
     return move.as_json()
 
 

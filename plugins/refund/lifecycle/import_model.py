@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from refund.errors import (
     BucketMissingError,
     LabelMismatchError,
     ModelArtefactError,
+    ModelRetiredError,
     RejectedPhotoError,
     SettingsError,
 )
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from refund.store.registry import ModelRow
 
 MAX_CARD_BYTES = 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _LITERT_MARK = b"TFL3"  # bytes 4 to 7 of every .tflite file
 _FOREIGN = (
     (b"\x89HDF", "HDF5", "build a model from Keras weights: refund model build --weights FILE.h5"),
@@ -89,6 +90,7 @@ def import_model(
         ModelArtefactError: a file is missing, of a foreign format, altered, or not what its card says.
         LabelMismatchError: the network's outputs are not as many as the classes.
         ModelExistsError: this ``name@version`` is registered with other content.
+        ModelRetiredError: it is registered, and retired.
     """
     known = load_labels()
     if labels is not None:
@@ -115,7 +117,10 @@ def import_model(
             raise LabelMismatchError(model_key=card.key, output_count=seen.output_shape[-1], label_count=len(known))
         try_out(folder, place=source)
         progress(f"{card.key} loads and predicts: {seen.sentence}")
-        return Imported(row=services.registry.register(folder, created_by=by), seen=seen)
+        row = services.registry.register(folder, created_by=by)
+        if row.state == "retired":
+            raise ModelRetiredError(model=row.model)
+        return Imported(row=row, seen=seen)
 
 
 def _is_file(source: str) -> bool:
@@ -138,6 +143,10 @@ def _collect_folder(source: str, bare: BareFile | None, folder: Path, services: 
             f"weights: refund model build --weights FILE.h5"
         )
         raise ModelArtefactError(msg)
+    suffix = Path(card.artefact_file).suffix.lower()
+    if suffix != ".tflite":
+        what = _SUFFIXES.get(suffix, ("no .tflite file", "export the network as .tflite"))
+        raise ModelArtefactError(_foreign(f"{source}{card.artefact_file}", *what))
     _copy(f"{source}{card.artefact_file}", folder / card.artefact_file, services, max_bytes=MAX_ARTEFACT_BYTES)
     digest = sha256((folder / card.artefact_file).read_bytes()).hexdigest()
     if digest != card.artefact_sha256:
@@ -183,20 +192,34 @@ def _copy(source: str, target: Path, services: Services, *, max_bytes: int) -> N
             msg = f"{source} cannot be read: {exc}"
             raise ModelArtefactError(msg) from exc
     else:
-        path = Path(source)
-        size_bytes = path.stat().st_size if path.is_file() else None  # never a pipe or device
-        if size_bytes is not None and size_bytes <= max_bytes:
-            try:
-                shutil.copyfile(path, target)
-            except OSError as exc:
-                msg = f"{source} cannot be read: {exc.strerror}; correct its rights"
-                raise ModelArtefactError(msg) from exc
+        try:
+            size_bytes = _copy_file(Path(source), target, max_bytes=max_bytes)
+        except OSError as exc:
+            msg = f"{source} cannot be read: {exc.strerror}; correct its rights or its name"
+            raise ModelArtefactError(msg) from exc
     if size_bytes is None:
         msg = f"{source} is missing; a model from outside is a folder with {CARD_FILE} and the artefact that it names"
         raise ModelArtefactError(msg)
     if size_bytes > max_bytes:
         msg = f"{source} has {size_bytes:,} bytes, expected at most {max_bytes:,}; choose a smaller network"
         raise ModelArtefactError(msg)
+
+
+def _copy_file(source: Path, target: Path, *, max_bytes: int) -> int | None:
+    """Copy a regular file and return its size; None for a pipe or device, and nothing is kept of a larger one.
+
+    Counted while it is read: a file may grow, and those of /proc say that they have no bytes at all.
+    """
+    if not source.is_file():
+        return None
+    size_bytes = source.stat().st_size
+    if size_bytes <= max_bytes:
+        size_bytes = 0
+        with source.open("rb") as reading, target.open("wb") as writing:
+            while size_bytes <= max_bytes and (chunk := reading.read(_CHUNK_BYTES)):
+                size_bytes += len(chunk)
+                writing.write(chunk)
+    return size_bytes
 
 
 def _check_format(artefact: Path, place: str) -> None:

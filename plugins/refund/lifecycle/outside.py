@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -61,12 +62,17 @@ def try_out(folder: Path, *, place: str) -> None:
     _ask("try", folder, place=place)
 
 
+def _environment() -> dict[str, str]:
+    """What the child is given: no proxy either, whose address may hold a password; it needs no network."""
+    return {name: value for name, value in child_environment().items() if not name.upper().endswith("_PROXY")}
+
+
 def _ask(question: str, path: Path, *, place: str) -> dict[str, Any]:
     command = module_command("refund.lifecycle.outside_child", question, str(path.resolve()))
     try:
         done = subprocess.run(
             command,
-            env=child_environment(),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=CHILD_TIMEOUT_S,
@@ -78,7 +84,8 @@ def _ask(question: str, path: Path, *, place: str) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     lines = done.stdout.decode(errors="replace").splitlines()
     if done.returncode == 0 and lines and lines[-1].startswith("{"):
-        answer = json.loads(lines[-1])
+        with suppress(ValueError, RecursionError):  # a child that a file took over says anything
+            answer = json.loads(lines[-1])
     if "failure" in answer:
         text = str(answer["failure"]).replace(f"{path.resolve()}", place.rstrip("/"))
         raise ModelArtefactError(text)

@@ -68,6 +68,12 @@ class Agreement:
             raise ValueError(msg) from exc
 
     @property
+    def convinces(self) -> bool:
+        """Whether it passed by what is required here; a card from outside may say that less was required."""
+        asked = self.required_ratio >= REQUIRED_RATIO and self.required_photos >= REQUIRED_PHOTOS
+        return self.state == PASSED and asked
+
+    @property
     def sentence(self) -> str:
         """What was found, for people."""
         if self.top1_ratio is None:
@@ -76,7 +82,7 @@ class Agreement:
             f"int8 names the same top class as float32 on {round(self.top1_ratio * self.photos)} of {self.photos} "
             f"photographs ({self.top1_ratio:.1%})"
         )
-        return f"{seen}; required are {self.required_ratio:.0%} of at least {self.required_photos}"
+        return f"{seen}; required are {REQUIRED_RATIO:.0%} of at least {REQUIRED_PHOTOS}"
 
 
 def _state(photos: int, ratio: float | None, required_photos: int, required_ratio: float) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -16,8 +16,9 @@ CARD_FILE = "card.json"
 RUNTIMES = ("litert", "keras")
 PRECISIONS = ("float32", "int8")
 OUTPUTS = ("probabilities", "logits")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")  # name, version and file name are parts of paths and keys
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -74,10 +75,10 @@ class ModelCard:
             if getattr(self, name) < 1:
                 _refuse(name, "1 or more", getattr(self, name))
         for name in ("input_scale", "input_offset"):
-            if not math.isfinite(getattr(self, name)):
+            if not abs(getattr(self, name)) <= sys.float_info.max:  # also refuses NaN, and whole numbers beyond floats
                 _refuse(name, "a finite number", getattr(self, name))
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.artefact_file):  # never a path out of the folder
-            _refuse("artefact_file", "a plain file name", self.artefact_file)
+        if not _FILE.fullmatch(self.artefact_file) or self.artefact_file == CARD_FILE:  # never a path out of the folder
+            _refuse("artefact_file", f"a plain file name of up to 80 characters, not {CARD_FILE}", self.artefact_file)
         if not 1 <= self.schema_version <= SCHEMA_VERSION:
             _refuse("schema_version", " or ".join(map(str, range(1, SCHEMA_VERSION + 1))), self.schema_version)
         if self.agreement is not None and self.precision != "int8":
@@ -136,10 +137,21 @@ class ModelCard:
         try:
             if isinstance(agreement := values.get("agreement"), dict):
                 values["agreement"] = Agreement.from_mapping(agreement)
-            return cls(**values)
-        except ValueError as exc:
+            card = cls(**values)
+            _require_storable(card)
+        except (ValueError, RecursionError) as exc:
             msg = f"{place} is malformed: {exc}; {rebuild}"
             raise ModelArtefactError(msg) from exc
+        return card
+
+
+def _require_storable(card: ModelCard) -> None:
+    """Refuse what JSON from outside may hold and Postgres cannot: NaN in metrics, NUL, half a surrogate pair."""
+    text = card.to_json()
+    if "\\u0000" in text:
+        msg = "a text holds the character U+0000, which Postgres cannot store"
+        raise ValueError(msg)
+    text.encode()
 
 
 def check_name(*, name: str = "a", version: str = "1") -> None:

@@ -71,7 +71,7 @@ class AliasChange:
     by: str
     reason: str
     override: bool  # a refused promotion was made all the same
-    details: Mapping[str, Any]  # the comparison it rests on; for a rollback, what was skipped
+    details: Mapping[str, Any]  # the comparison it rests on, what a rollback skipped, the request
     set_at: datetime
     ended_at: datetime | None  # None: it still does
 
@@ -148,6 +148,17 @@ def followed_rollback(changes: Sequence[AliasChange], since: datetime, *, began_
     return answer
 
 
+def made_for(changes: Sequence[AliasChange], request: str | None) -> AliasChange | None:
+    """The change that this request made already, if any."""
+    return next(
+        (change for change in changes if request is not None and change.details.get("request") == request), None
+    )
+
+
+def _asked(request: str | None) -> dict[str, str]:
+    return {} if request is None else {"request": request}
+
+
 def _apply(change: AliasChange, stack: list[str]) -> None:
     if change.action == "rollback":
         stack.pop()
@@ -188,10 +199,12 @@ class Aliases:
         expected: str | EllipsisType | None = ...,
         override: bool = False,
         details: Mapping[str, Any] | None = None,
+        request: str | None = None,
     ) -> AliasMove:
         """Let an alias mean this ``name@version`` from now on; nothing is written where it does already.
 
         ``expected`` is what the alias must mean until then (None: nothing); whatever it means, if it is not given.
+        ``request`` as in `rollback`.
 
         Raises:
             SettingsError: no such alias, or no reason is given.
@@ -209,7 +222,10 @@ class Aliases:
                 raise NoModelError(wanted=model)
             if state == "retired":
                 raise ModelRetiredError(model=model)
-            stack = stack_of(_changes(cursor, alias))
+            changes = _changes(cursor, alias)
+            if made := made_for(changes, request):
+                return AliasMove(alias=alias, before=made.model, after=made.model)
+            stack = stack_of(changes)
             before = stack[-1] if stack else None
             if before != model:
                 if expected is not ... and before != expected:
@@ -219,11 +235,23 @@ class Aliases:
                     )
                     raise PromotionRefusedError(msg)
                 values = {"alias": alias, "model": model, "action": "promote", "by": by, "reason": reason.strip()}
-                _change(cursor, values, before=before, override=override, details=details or {})
+                _change(
+                    cursor, values, before=before, override=override, details={**(details or {}), **_asked(request)}
+                )
         return AliasMove(alias=alias, before=before, after=model)
 
-    def rollback(self, alias: str, *, by: str, reason: str, expected: str | EllipsisType | None = ...) -> AliasMove:
+    def rollback(
+        self,
+        alias: str,
+        *,
+        by: str,
+        reason: str,
+        expected: str | EllipsisType | None = ...,
+        request: str | None = None,
+    ) -> AliasMove:
         """Let an alias mean again what it meant before its current model came; retired models are passed over.
+
+        ``request`` names what asked for it, such as a run of a DAG: asked a second time, it changes nothing.
 
         Raises:
             SettingsError: no such alias, or no reason is given.
@@ -233,7 +261,10 @@ class Aliases:
         check_reason(reason, f"a rollback of {alias} needs a reason; say what is wrong with the present model")
         with self.database.connect() as connection, connection.cursor() as cursor:
             cursor.execute(LOCK_ALIAS, {"alias": alias})
-            stack = stack_of(_changes(cursor, alias))
+            changes = _changes(cursor, alias)
+            if made := made_for(changes, request):
+                return AliasMove(alias=alias, before=made.model, after=made.model)
+            stack = stack_of(changes)
             before = stack[-1] if stack else None
             if expected is not ... and before != expected:
                 msg = (
@@ -250,7 +281,8 @@ class Aliases:
             if before is None or not stack:
                 raise RollbackError(_nothing_before(alias, before, skipped))
             values = {"alias": alias, "model": stack[-1], "action": "rollback", "by": by, "reason": reason.strip()}
-            _change(cursor, values, before=before, override=False, details={"skipped": skipped} if skipped else {})
+            details = {"skipped": skipped} if skipped else {}
+            _change(cursor, values, before=before, override=False, details={**details, **_asked(request)})
         return AliasMove(alias=alias, before=before, after=stack[-1], skipped=tuple(skipped))
 
     def retire(self, model: str, *, by: str, reason: str) -> bool:
@@ -302,9 +334,14 @@ def audit(cursor: Any, *, by: str, action: str, subject: str, details: Mapping[s
 
 
 def check_reason(reason: str, text: str) -> None:
-    """Raise SettingsError with ``text`` where the reason is blank."""
-    if not reason.strip():
+    """Raise SettingsError with ``text`` where nobody could read the reason, or another where it cannot be stored."""
+    if not any(letter.isprintable() and not letter.isspace() for letter in reason):  # zero-width spaces say nothing
         raise SettingsError(text)
+    if wrong := [letter for letter in reason if letter == "\0" or "\ud800" <= letter <= "\udfff"]:
+        msg = (
+            f"the reason holds the character {wrong[0]!a}, which Postgres cannot store; give it as plain text in UTF-8"
+        )
+        raise SettingsError(msg)
 
 
 def _nothing_before(alias: str, before: str | None, skipped: Sequence[str]) -> str:

@@ -103,7 +103,8 @@ class Registry(Aliases):
         Raises:
             NoModelError: none is registered so.
         """
-        found = self._find(wanted)
+        storable = wanted.isprintable()  # Postgres takes no NUL and no half of a surrogate pair
+        found = self._find(wanted) if storable else ()
         if not found:
             raise NoModelError(wanted=wanted)
         return found[0]
