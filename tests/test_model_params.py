@@ -31,6 +31,15 @@ def test_an_empty_form_only_looks() -> None:
         ({"action": "promote", "model": " ", "reason": "x"}, "promote needs model, which is empty; give it: model=…"),
         ({"action": "rollback", "reason": ""}, "rollback needs reason, which is empty; give it: reason=…"),
         ({"action": "evaluate", "model": "net@1"}, "evaluate needs labels, which is empty; give it: labels=…"),
+        (
+            {"action": "build", "packaged": True, "alpha": 0.5},
+            "packaged takes EfficientNet-Lite0 as it comes, so it cannot go with alpha; leave out packaged, or that",
+        ),
+        (
+            {"action": "build", "packaged": True, "weights": "w.h5", "input_px": 96, "calibrate": "photos/"},
+            "packaged takes EfficientNet-Lite0 as it comes, so it cannot go with weights and input_px and calibrate; "
+            "leave out packaged, or those",
+        ),
         ({"action": "import"}, "import needs source, which is empty; give it: source=…"),
     ],
 )

@@ -79,9 +79,37 @@ class ModelParams(Params):
         metadata={"help": "For build: photographs to quantise by, a folder or s3://bucket/prefix/. Empty: no int8."},
     )
 
+    packaged: bool = field(
+        default=False,
+        metadata={"help": "For build: take the packaged EfficientNet-Lite0, whatever REFUND_WEIGHTS says."},
+    )
+
     def __post_init__(self) -> None:
         Params.__post_init__(self)  # super() does not work in a slotted dataclass
         for name in ACTIONS[self.action]:
             if not getattr(self, name):
                 msg = f"{self.action} needs {name}, which is empty; give it: {name}=…"
                 raise SettingsError(msg)
+        if self.packaged:
+            check_packaged(weights=self.weights, alpha=self.alpha, input_px=self.input_px, calibrate=self.calibrate)
+
+
+def check_packaged(*, weights: str | None, alpha: float, input_px: int, calibrate: str | None) -> None:
+    """Refuse what has no meaning for the packaged network, which is int8 and of one size as it comes.
+
+    Raises:
+        SettingsError: one of these is not as it is by default; the text names it.
+    """
+    others = {
+        "weights": bool(weights),
+        "alpha": alpha != 1.0,
+        "input_px": input_px != 224,
+        "calibrate": bool(calibrate),
+    }
+    given = [name for name, is_given in others.items() if is_given]
+    if given:
+        msg = (
+            f"packaged takes EfficientNet-Lite0 as it comes, so it cannot go with {' and '.join(given)}; leave out "
+            f"packaged, or {'that' if len(given) == 1 else 'those'}"
+        )
+        raise SettingsError(msg)

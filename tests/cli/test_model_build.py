@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from refund.cli import model_build
+from refund.cli import load_app, model_build
 from refund.cli.access import Access
 from refund.cli.model_build import history_reason, say
 from refund.errors import NoModelError, SettingsError
@@ -98,6 +99,22 @@ def test_only_a_local_stack_falls_back_unasked(
     model_build.build(**values, fallback=given, champion=True, reason="why", as_json=True)
     assert asked["fallback"] is expected
     assert asked["reason"] == "why"
+
+
+def test_the_packaged_network_goes_with_nothing_that_only_another_has(
+    s3_moto: S3Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = Access(s3=s3_moto, database=DatabaseAccess(host="h", password="p"), settings=Settings(), local=None)
+    monkeypatch.setattr(model_build, "find_access", lambda: access)
+    monkeypatch.setattr("refund.cli.access.find_access", lambda: access)
+    answer = CliRunner().invoke(
+        load_app(), ["model", "build", "--packaged", "--alpha", "0.5", "--weights", "w.h5", "--reason", "why"]
+    )
+    assert str(answer.exception) == (
+        "packaged takes EfficientNet-Lite0 as it comes, so it cannot go with weights and alpha; leave out packaged, or "
+        "those"
+    )
+    assert isinstance(answer.exception, SettingsError)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from refund.errors import LabelledSetError, ModelArtefactError, ModelExistsError
 from refund.lifecycle import build as lifecycle
 from refund.lifecycle.build import BuildOutcome, build_and_register, calibration_set, weights_file
 from refund.model.agreement import Agreement
-from refund.model.build import Built, write_card
+from refund.model.build import Built
 from refund.model.card import ModelCard
+from refund.model.unit import write_card
 from refund.night.services import Services
 from refund.settings import S3Access
 from refund.store.objects import ObjectStore
@@ -197,7 +198,7 @@ def test_a_place_without_photographs_is_refused_before_anything_is_built(service
     with pytest.raises(LabelledSetError, match="is not there; expected a folder with photographs or s3://bucket/pref"):
         build_and_register(
             services,
-            weights=tmp_path / "any.h5",
+            weights=str(tmp_path / "any.h5"),
             calibrate=str(tmp_path / "gone"),
             allow_fallback=False,
             champion=False,
@@ -208,13 +209,57 @@ def test_a_place_without_photographs_is_refused_before_anything_is_built(service
     assert told == []
 
 
+def test_the_packaged_network_is_taken_on_purpose_whatever_the_setting_says(
+    services: Services, fallback_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = (fallback_model / "model.tflite").read_bytes()
+    monkeypatch.setattr("refund.model.fallback.fetch_fallback", lambda _: body)
+    services = replace(services, settings=replace(services.settings, weights="/gone/weights.h5"))
+    told: list[str] = []
+    outcome = build_and_register(
+        services,
+        weights=None,
+        calibrate=None,
+        packaged=True,
+        allow_fallback=False,
+        champion=False,
+        by="ada",
+        reason="",
+        progress=told.append,
+    )
+    assert outcome.registered == ("efficientnet_lite0@1.0.0-int8-aa03e401",)
+    assert outcome.reason == "the packaged network is int8 as it comes"
+    assert told == [
+        "REFUND_WEIGHTS (/gone/weights.h5) is not used: the packaged network was asked for",
+        "efficientnet_lite0@1.0.0-int8-aa03e401 loads",
+    ]
+
+
+def test_weights_are_those_of_the_setting_unless_given(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.objects.put("weights/w.h5", b"weights")
+    place = f"s3://{services.objects.bucket}/weights/w.h5"
+    services = replace(services, settings=replace(services.settings, weights=place))
+    seen: list[tuple[Path, bool]] = []
+
+    def build(target: Path, **given: Any) -> Built:
+        seen.append((given["weights"], given["weights"].is_file()))
+        return units("settings", agreeing=None)(target)
+
+    register(services, monkeypatch, build)
+    register(services, monkeypatch, build, weights=str(tmp_path / "mine.h5"))
+    assert (seen[0][0].name, seen[0][1]) == ("w.h5", True)  # copied from S3 for the time of the build
+    assert seen[1] == (tmp_path / "mine.h5", False)
+
+
 @pytest.mark.slow
 def test_the_stand_in_is_built_registered_and_served_in_its_int8_form(
     services: Services, shared: Path, int8_model: Path
 ) -> None:
     outcome = build_and_register(
         services,
-        weights=shared / "models" / "mobilenet_v2_standin.h5",
+        weights=str(shared / "models" / "mobilenet_v2_standin.h5"),
         calibrate=str(shared / "images" / "imagenet"),
         allow_fallback=False,
         champion=False,

@@ -32,6 +32,7 @@ def keras_runtime(shared: Path) -> Iterator[KerasRuntime]:
     runtime.close()
 
 
+@pytest.mark.slow  # Keras alone takes 8 s to start; a build compares the two on noise
 def test_litert_agrees_with_keras(shared: Path, standin_model: Path, keras_runtime: KerasRuntime) -> None:
     pixels = decode(photographs(shared)[::25])
     assert len(pixels) == 10
@@ -71,14 +72,13 @@ def test_weights_that_keras_cannot_load_are_refused(tmp_path: Path) -> None:
         KerasRuntime(weights, card=make_card(runtime="keras"))
 
 
-@pytest.mark.parametrize(
-    ("unit", "expected"), [("standin_model", 0.85), ("int8_model", 0.84), ("fallback_model", 0.75)]
-)
+@pytest.mark.parametrize(("unit", "expected"), [("standin_model", 0.80), ("fallback_model", 0.70)])
 def test_photographs_get_the_label_in_their_file_name(
     shared: Path, request: pytest.FixtureRequest, unit: str, expected: float
 ) -> None:
+    """Every fifth of them; all 250, and the int8 form, are measured by tests/lifecycle/test_evaluate.py."""
     labels = load_labels()
-    paths = photographs(shared)
+    paths = photographs(shared)[::5]
     wanted = np.array([labels.class_ids.index(path.name.partition("_")[0]) for path in paths])
     with load_model(request.getfixturevalue(unit), threads=2) as model:
         top = model.predict(decode(paths)).argmax(axis=1)

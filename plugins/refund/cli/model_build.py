@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +25,9 @@ def build(
     calibrate: Annotated[
         str, typer.Option(help="Photographs to calibrate int8 on: a folder, s3://bucket/prefix/ or a CSV of labels.")
     ] = "",
+    packaged: Annotated[
+        bool, typer.Option("--packaged", help="Take the packaged EfficientNet-Lite0, whatever REFUND_WEIGHTS says.")
+    ] = False,
     fallback: Annotated[
         bool | None,
         typer.Option(
@@ -49,7 +50,7 @@ def build(
     """Build and register a model: from --weights or REFUND_WEIGHTS, else Keras's download.
 
     With --calibrate an int8 form is built too; it is served if it agrees with float32. Where weights are not to be had,
-    a local stack takes the packaged network; elsewhere only --fallback lets it.
+    a local stack takes the packaged network; elsewhere only --fallback lets it. --packaged takes it at once.
 
     Example: refund model build --weights mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5 --calibrate photos/
     """
@@ -62,6 +63,7 @@ def build(
             alpha=alpha,
             input_px=input_px,
             calibrate=calibrate or None,
+            packaged=packaged,
             fallback=on_a_laptop and as_usual if fallback is None else fallback,
             champion=champion,
             version=version or None,
@@ -109,30 +111,29 @@ def build_and_register(
     alpha: float = 1.0,
     input_px: int = 224,
     calibrate: str | None = None,
+    packaged: bool = False,
     fallback: bool,
     champion: bool,
     version: str | None = None,
     reason: str,
 ) -> BuildOutcome:
-    """As `refund.lifecycle.build.build_and_register`, from ``weights``, else REFUND_WEIGHTS, else a download."""
+    """As `refund.lifecycle.build.build_and_register`, in the name of who runs the command."""
     from refund.lifecycle import build as lifecycle
 
-    with tempfile.TemporaryDirectory(prefix="refund-weights-") as scratch:
-        weights = weights or services.settings.weights
-        file = lifecycle.weights_file(weights, Path(scratch), s3=services.objects.access) if weights else None
-        return lifecycle.build_and_register(
-            services,
-            weights=file,
-            alpha=alpha,
-            input_px=input_px,
-            calibrate=calibrate,
-            allow_fallback=fallback,
-            champion=champion,
-            by=getpass.getuser(),
-            reason=reason,
-            version=version,
-            progress=step,
-        )
+    return lifecycle.build_and_register(
+        services,
+        weights=weights,
+        alpha=alpha,
+        input_px=input_px,
+        calibrate=calibrate,
+        packaged=packaged,
+        allow_fallback=fallback,
+        champion=champion,
+        by=getpass.getuser(),
+        reason=reason,
+        version=version,
+        progress=step,
+    )
 
 
 def ensure_champion() -> str:
@@ -142,6 +143,7 @@ def ensure_champion() -> str:
             return services.registry.resolve("champion").model
         except NoModelError:
             step("No model is registered as champion yet: building one")
-        return build_and_register(
+        outcome = build_and_register(
             services, weights=None, fallback=True, champion=True, reason="first model of this stack"
-        ).served
+        )
+        return outcome.champion or outcome.served  # another may have become champion meanwhile

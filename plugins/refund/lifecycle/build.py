@@ -24,12 +24,14 @@ from refund.lifecycle.photographs import (
     is_s3,
     labelled_photographs,
 )
-from refund.model.build import Built, build_models, write_card
+from refund.model.build import Built, build_models
 from refund.model.calibration import CalibrationSet
 from refund.model.card import ModelCard
 from refund.model.labels import load_labels
 from refund.model.network import named_network
 from refund.model.taxonomy import load_taxonomy
+from refund.model.unit import write_card
+from refund.model_params import check_packaged
 from refund.store.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -68,10 +70,11 @@ class BuildOutcome:
 def build_and_register(
     services: Services,
     *,
-    weights: Path | None,
+    weights: str | None,
     alpha: float = 1.0,
     input_px: int = 224,
     calibrate: str | None,
+    packaged: bool = False,
     allow_fallback: bool,
     champion: bool,
     by: str,
@@ -81,19 +84,29 @@ def build_and_register(
 ) -> BuildOutcome:
     """Build float32 and, with photographs to ``calibrate`` on, int8; register both as candidates.
 
-    ``calibrate`` is a folder or ``s3://bucket/prefix/``; where all photographs there carry labels, as
+    ``weights`` (a path or ``s3://bucket/key``) are those of the setting unless given. With ``packaged`` neither they
+    nor a download is tried: the packaged network is taken on purpose. ``calibrate`` is a folder or
+    ``s3://bucket/prefix/``; where all photographs there carry labels, as
     `refund.lifecycle.photographs.labelled_photographs` reads them, accuracy is measured too. The served form becomes
     champion where ``champion`` asks for it and there is none yet; a champion that is there stays.
 
     Raises:
         ConfigurationError: as `refund.model.build.build_models`; nothing is registered then.
+        SettingsError: ``packaged`` together with what only another network has.
         LabelledSetError: there are too few photographs.
         ModelExistsError: the ``version`` given is registered with other content.
     """
     tell = progress or (lambda _: None)
     network = named_network(alpha=alpha, input_px=input_px)
+    if packaged:
+        check_packaged(weights=weights, alpha=alpha, input_px=input_px, calibrate=calibrate)
+        if services.settings.weights:
+            tell(f"REFUND_WEIGHTS ({services.settings.weights}) is not used: the packaged network was asked for")
+    elif not weights:
+        weights = services.settings.weights
     with tempfile.TemporaryDirectory(prefix="refund-model-") as folder:
         scratch = Path(folder)
+        file = weights_file(weights, scratch, s3=services.objects.access) if weights else None
         photographs = None
         if calibrate:
             photographs = calibration_set(
@@ -102,11 +115,12 @@ def build_and_register(
         target = scratch / "models"
         built = build_models(
             target,
-            weights=weights,
+            weights=file,
             alpha=network.alpha,
             input_px=network.input_px,
             calibration=photographs,
-            allow_fallback=allow_fallback,
+            allow_download=not packaged,
+            allow_fallback=allow_fallback or packaged,
             version=version,
             progress=tell,
         )

@@ -18,7 +18,7 @@ from refund.model.network import Network
 
 CHILD_TIMEOUT_S = 900.0
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-WEIGHTS_FIX = "correct REFUND_WEIGHTS, or unset it to let Keras download its own"
+WEIGHTS_FIX = "correct --weights or REFUND_WEIGHTS, or give neither to let Keras download its own"
 
 
 def convert(job: Job, tell: Callable[[str], None], *, folder: Path) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def raise_failure(result: dict[str, Any], *, weights: Path | None, network: Netw
     failure, detail = result.get("failure"), result.get("detail")
     if failure is None:
         return
-    place = weights or "the downloaded weights"
+    place = weights or "the downloaded file"
     if failure == "no_tensorflow":
         msg = f"TensorFlow cannot be imported: {detail}; install it: pip install 'refund[build]'"
         raise ConfigurationError(msg)

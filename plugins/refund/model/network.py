@@ -10,7 +10,7 @@ from refund.errors import SettingsError
 NAME = "mobilenet_v2"
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)  # width of every layer, as a share of the network as published
 INPUT_SIZES_PX = (96, 128, 160, 192, 224)
-_WIDE_PX = 224  # the only size that networks wider than 1.0 were trained at
+_WIDE_PX = 224  # the only size that its authors trained networks wider than 1.0 at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,12 @@ class Network:
 
     @property
     def is_published(self) -> bool:
-        """Whether Keras has weights of this width trained at this size; a file of one's own may be any."""
+        """Whether there are weights of this width trained at this size; a file of one's own may be any that is named.
+
+        Keras offers what the authors trained, 22 networks: the widths up to 1.0 at every size, 1.3 and 1.4 at 224 px
+        (table in tensorflow/models, research/slim/nets/mobilenet). Its code refuses no size of 1.3 and 1.4, but asks
+        its server for a file that was never made.
+        """
         return self.alpha <= 1.0 or self.input_px == _WIDE_PX
 
     @property
