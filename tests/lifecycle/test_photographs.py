@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refund.errors import LabelledSetError, ReasonCode, RejectedPhotoError
+from refund.errors import AccessDeniedError, LabelledSetError, ReasonCode, RejectedPhotoError
 from refund.lifecycle.photographs import (
     LabelledSet,
     Photograph,
@@ -23,6 +23,7 @@ from refund.night.services import Services
 from refund.store.objects import ObjectStore
 from tests.conftest import make_bucket
 from tests.night.factories import jpeg
+from tests.store.test_objects import proxy
 
 LABELS = load_labels()
 TAXONOMY = load_taxonomy(labels=LABELS)
@@ -137,6 +138,29 @@ def test_bodies_come_from_files_and_buckets_each_with_its_index_or_its_fault(pho
         5: "file_too_large: 50,001 bytes, at most 50,000 are taken",
         6: f"vanished: there is no such object in bucket {bucket!r}",
     }
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_an_object_that_s3_refuses_costs_itself_unless_all_are_refused(everything: bool, services: Services) -> None:
+    for name in ("a", "b"):
+        services.objects.put(f"set/{name}.jpg", name.encode())
+    bucket, access = services.objects.bucket, services.objects.access
+    with proxy(access, None if everything else "set/b.jpg", 403, "AccessDenied") as (store, server):
+        refusal = (
+            f"S3 at http://127.0.0.1:{server.server_port} refused to look at 'set/{{}}.jpg': An error occurred (403) when "
+            "calling the HeadObject operation: Forbidden. Correct login and password of the Airflow connection "
+            f"refund_s3, or the rights of that user on bucket '{bucket}'"
+        )
+        given = [Photograph(place=f"s3://{bucket}/set/{name}.jpg") for name in ("b", "a")]  # as a CSV names them
+        bodies = read_bodies(given, services=replace(services, objects=store))
+        if everything:
+            with pytest.raises(AccessDeniedError) as caught:
+                list(bodies)
+            assert str(caught.value) == refusal.format("b")
+            return
+        found = dict(bodies)
+    assert found[1] == b"a"
+    assert str(found[0]) == f"unreadable: {refusal.format('b')}"
 
 
 def test_photographs_are_decoded_in_order_to_the_size_asked_for(

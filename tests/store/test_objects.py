@@ -320,7 +320,7 @@ def test_a_body_that_always_breaks_costs_one_photo(broken_server: str) -> None:
 
 
 class _Proxy(ThreadingHTTPServer):
-    """Passes everything on to a real server, but answers the GET of one path (or, with None, of all) by itself."""
+    """Passes everything on to a real server, but answers GET and HEAD of one path (or, with None, of all) by itself."""
 
     def __init__(self, upstream: str, path: str | None, status: int, code: str) -> None:
         super().__init__(("127.0.0.1", 0), _ProxyHandler)
@@ -340,20 +340,25 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             self.answer(self.server.status, [("Content-Type", "application/xml")], self.server.body)
             return
         connection = HTTPConnection(self.server.upstream, timeout=20)
-        connection.request("GET", self.path, headers=dict(self.headers))
+        connection.request(self.command, self.path, headers=dict(self.headers))
         found = connection.getresponse()
         kept = [
             (name, value) for name, value in found.getheaders() if name in ("ETag", "last-modified", "Last-Modified")
         ]
-        self.answer(found.status, kept, found.read())
+        self.answer(found.status, kept, found.read(), size_bytes=found.headers["Content-Length"])
         connection.close()
 
-    def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+    do_HEAD = do_GET  # noqa: N815 -- http.server looks it up by this name
+
+    def answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, *, size_bytes: str | None = None
+    ) -> None:
         self.send_response_only(status)
-        for name, value in [*headers, ("Content-Length", str(len(body)))]:
+        for name, value in [*headers, ("Content-Length", size_bytes or str(len(body)))]:
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refund import keys
-from refund.errors import BucketMissingError, LabelledSetError, ReasonCode, RejectedPhotoError
+from refund.errors import AccessDeniedError, BucketMissingError, LabelledSetError, ReasonCode, RejectedPhotoError
 from refund.lifecycle.label_files import Label, Truths, read_rows, refuse
 from refund.model.labels import Labels
 from refund.model.taxonomy import Taxonomy
@@ -120,6 +120,10 @@ def read_bodies(
     """The bytes of each photograph, or why there are none, with its index; in any order, few in memory at a time.
 
     Files of more than ``max_bytes``, by default the setting, are not read.
+
+    Raises:
+        LabelledSetError: there is no such bucket.
+        AccessDeniedError: the server refuses every object that it was asked for; one that it refuses costs itself.
     """
     max_bytes = services.settings.max_bytes if max_bytes is None else max_bytes
     by_bucket: dict[str, list[int]] = {}
@@ -300,14 +304,17 @@ def _download(
 ) -> Iterator[tuple[int, bytes | RejectedPhotoError]]:
     store = open_bucket(bucket, services)
 
-    def listed(index: int) -> PhotoObject | None:
+    def listed(index: int) -> PhotoObject | RejectedPhotoError | AccessDeniedError:
         photograph = photographs[index]
         key = split_s3(photograph.place)[1]
         etag, size_bytes = photograph.etag, photograph.size_bytes
         if etag is None or size_bytes is None:
-            head = store.head(key) if key else None
+            try:
+                head = store.head(key) if key else None
+            except AccessDeniedError as exc:
+                return exc
             if head is None:
-                return None
+                return RejectedPhotoError(ReasonCode.VANISHED, f"there is no such object in bucket {bucket!r}")
             etag, size_bytes = head.etag, head.size_bytes
         return PhotoObject(
             photo_id=keys.photo_id(bucket=bucket, key=key, etag=etag),
@@ -329,12 +336,17 @@ def _download(
             place = services.objects.access.place
             msg = f"S3 at {place} has no bucket {bucket!r}, which {photographs[indices[0]].place} names; correct it"
             raise LabelledSetError(msg) from exc
+    refusals = [answer for answer in answers if isinstance(answer, AccessDeniedError)]
+    if refusals and len(refusals) == len(answers):  # the credentials, rather than an object
+        raise refusals[0]
     for index, answer in zip(indices, answers, strict=True):
-        if answer is None:
-            yield index, RejectedPhotoError(ReasonCode.VANISHED, f"there is no such object in bucket {bucket!r}")
-        else:
+        if isinstance(answer, PhotoObject):
             there.append(index)
             wanted.append(answer)
+        elif isinstance(answer, AccessDeniedError):
+            yield index, RejectedPhotoError(ReasonCode.UNREADABLE, str(answer))
+        else:
+            yield index, answer
     for slot, body in store.get_many(
         wanted,
         max_bytes=max_bytes,
