@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -124,7 +125,7 @@ def import_model(
 
 
 def _is_file(source: str) -> bool:
-    return not source.endswith("/") and (source.startswith("s3://") or not Path(source).is_dir())
+    return not source.endswith("/") and (source.startswith("s3://") or not os.path.isdir(source))  # noqa: PTH112 -- see below
 
 
 def _collect_folder(source: str, bare: BareFile | None, folder: Path, services: Services) -> ModelCard:
@@ -163,7 +164,8 @@ def _require_bare(source: str, bare: BareFile | None) -> BareFile:
     suffix = Path(source).suffix.lower()
     if suffix in _SUFFIXES:
         raise ModelArtefactError(_foreign(source, *_SUFFIXES[suffix]))
-    if not source.startswith("s3://") and not Path(source).exists():
+    # not Path.exists, which raises OSError for a name that is too long or lies in a folder that one may not enter
+    if not source.startswith("s3://") and not os.path.exists(source):  # noqa: PTH110
         msg = f"{source} is not there; give a folder with {CARD_FILE} and its artefact, or a .tflite file"
         raise ModelArtefactError(msg)
     if suffix != ".tflite":

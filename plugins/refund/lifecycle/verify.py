@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from refund.store.registry import ModelRow
 
 
+_STRANGERS_SHOWN = 5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """One model and what is wrong with it; nothing, where ``faults`` is empty."""
@@ -76,8 +79,11 @@ def _faults(services: Services, row: ModelRow) -> list[str]:
             try_out(Path(scratch), place=row.uri)
         except ModelArtefactError as exc:
             faults.append(str(exc))
+    strangers = services.registry.strangers(row)
     faults += [
         f"{uri} is no file of {row.model}, a registration that was killed may have left it; remove it"
-        for uri in services.registry.strangers(row)
+        for uri in strangers[:_STRANGERS_SHOWN]
     ]
+    if len(strangers) > _STRANGERS_SHOWN:
+        faults.append(f"{row.uri} holds {len(strangers) - _STRANGERS_SHOWN:,} more that are none of its files")
     return faults
