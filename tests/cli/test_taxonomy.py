@@ -55,7 +55,7 @@ def test_a_faulty_file_ends_with_exit_code_3_and_its_faults(
     assert caught.value.code == 3
     written = capsys.readouterr()
     assert written.out == ""
-    assert written.err.startswith(f"TaxonomyError: {path} has 1 fault, correct them: line ")
+    assert written.err.startswith(f"TaxonomyError: {path} has 1 fault, correct it: line ")
     assert r": 'sh\x1b[31moes' is no department; known are: arts_entertainment, " in written.err
 
 

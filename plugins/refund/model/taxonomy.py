@@ -81,6 +81,7 @@ DEPARTMENT_BRANCHES: dict[str, tuple[str, ...]] = {
 }
 _DEPARTMENT_OF_BRANCH = {branch: department for department, taken in DEPARTMENT_BRANCHES.items() for branch in taken}
 _LOAD_TELLS, _CHECK_TELLS = 10, 50  # faults named in one error
+_MAX_BYTES = 1024 * 1024  # the shipped file has 68 kB
 _HEADER = ["class_id", "class_name", "department", "product_id", "product_path"]
 _VERSION_LINE = re.compile(r"# version: ([A-Za-z0-9][A-Za-z0-9._-]*)")
 
@@ -216,13 +217,19 @@ def _spoken(name: str) -> str:
 def _refusal(path: Path, faults: list[str], *, tells: int) -> TaxonomyError:
     more = [f"… and {len(faults) - tells} more"] if len(faults) > tells else []
     told = "; ".join([*faults[:tells], *more])
-    return TaxonomyError(f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}, correct them: {told}")
+    what = "1 fault, correct it" if len(faults) == 1 else f"{len(faults)} faults, correct them"
+    return TaxonomyError(f"{path} has {what}: {told}")
 
 
 def _read_file(path: Path) -> tuple[str, list[list[str]]]:
     """The declared version and the rows below the header, unchecked."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as stream:
+            body = stream.read(_MAX_BYTES + 1)
+        if len(body) > _MAX_BYTES:
+            msg = f"the taxonomy {path} is larger than {_MAX_BYTES:,} bytes, so it is another file; name the right one"
+            raise TaxonomyError(msg)
+        lines = body.decode("utf-8").splitlines()
     except OSError as exc:
         msg = f"the taxonomy {path} cannot be read: {exc.strerror}; restore it from the project"
         raise TaxonomyError(msg) from exc
@@ -232,15 +239,19 @@ def _read_file(path: Path) -> tuple[str, list[list[str]]]:
     version = _VERSION_LINE.fullmatch(lines[0].strip()) if lines else None
     if version is None:
         seen = lines[0] if lines else ""
-        msg = f"{path} must begin with a line like '# version: 1', it begins with {seen[:60]!r}"
+        msg = (
+            f"{path} must begin with a line like '# version: 1' and nothing before or behind it, it begins with "
+            f"{seen[:60]!r}; save it as CSV in UTF-8 without a byte order mark"
+        )
         raise TaxonomyError(msg)
     try:
         rows = list(csv.reader(lines[1:], strict=True))
     except csv.Error as exc:
-        msg = f"{path} is not valid CSV: {exc}"
+        msg = f"{path} is not valid CSV: {exc}; correct the line, or restore the file from the project"
         raise TaxonomyError(msg) from exc
     if not rows or rows[0] != _HEADER:
-        msg = f"{path} line 2 must be {','.join(_HEADER)}, it is {','.join(rows[0]) if rows else ''!r}"
+        seen = ",".join(rows[0]) if rows else ""
+        msg = f"{path} line 2 must be {','.join(_HEADER)}, it is {seen[:120]!r}; restore that line"
         raise TaxonomyError(msg)
     return version[1], rows[1:]
 
@@ -263,6 +274,7 @@ def _read_rows(rows: list[list[str]], labels: Labels) -> tuple[dict[str, list[st
     by_class: dict[str, list[str]] = {}
     line_of: dict[str, int] = {}
     faults = []
+    known = f"; known are: {', '.join(sorted(DEPARTMENTS))}"
     for line, row in enumerate(rows, start=3):
         if len(row) != len(_HEADER):
             faults.append(f"line {line} has {len(row)} fields, expected {len(_HEADER)}")
@@ -278,8 +290,8 @@ def _read_rows(rows: list[list[str]], labels: Labels) -> tuple[dict[str, list[st
         if name != names[class_id]:
             faults.append(f"line {line}: class {class_id} is {names[class_id]!r}, not {name!r}")
         if department not in DEPARTMENTS:
-            known = ", ".join(sorted(DEPARTMENTS))
-            faults.append(f"line {line}: {department!r} is no department; known are: {known}")
+            faults.append(f"line {line}: {department!r} is no department{known}")
+            known = ""  # told once
         elif department == NOT_A_PRODUCT:
             if product_id or product_path:
                 faults.append(f"line {line}: {NOT_A_PRODUCT} has no product_id and no product_path")
