@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.conftest import BACKFILLED, day
 from tests.e2e.driver import DAG, Driver, Night
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def task_tries(driver: Driver, run_id: str) -> dict[str, tuple[str, int]]:
