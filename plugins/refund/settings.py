@@ -108,7 +108,8 @@ class Settings:
         default=7, metadata={"help": "Run dates that accuracy over time is measured on.", "min": 1}
     )
     quality_min_audits: int = field(
-        default=100, metadata={"help": "Fewer reviewed audits in the window: insufficient_data.", "min": 2}
+        default=100,
+        metadata={"help": "Fewer reviews of audits, or of the queue, in the window: insufficient_data.", "min": 2},
     )
     quality_min_accuracy: float = field(
         default=0.8, metadata={"help": "Accuracy whose lower bound below this raises an alert.", "min": 0, "max": 1}

@@ -132,10 +132,12 @@ def test_too_few_audits_are_the_normal_state_and_read_so(
     services: Services, database: Roles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     week = date(2026, 9, 6)
+    truths: dict[str, str] = {}
     for day in range(7):
-        photos, truth = photos_of(f"few{day}", count=40, auto_accuracy=1.0, seed=day)
+        photos, truth = photos_of(f"few/{day}", count=40, auto_accuracy=1.0, seed=day)
         night(database.app, f"few-{day}", *photos, run_date=week - timedelta(days=day), audit_share=0.1)
-        review(services, tmp_path, truth, keys_of(database, f"few{day}", "d.audit OR d.kind = 'review'"))
+        truths |= truth
+    review(services, tmp_path, truths, keys_of(database, "few", "d.audit OR d.kind = 'review'"))
     calm = replace(services, settings=replace(services.settings, audit_share=0.1))
     with caplog.at_level(logging.INFO, logger="refund.lifecycle.quality"):
         statuses = record_quality(week, calm, run_id="quality-few", at=NOW)
@@ -151,6 +153,22 @@ def test_too_few_audits_are_the_normal_state_and_read_so(
     assert "the normal state at so few photos, not a fault." in text
     assert "set quality_window_days to" in text
     assert rows(database.app, "SELECT count(*) FROM refund.alert WHERE run_id = 'quality-few'") == [(0,)]
+
+
+def test_a_queue_that_is_only_begun_gives_figures_and_no_alert(
+    services: Services, database: Roles, tmp_path: Path
+) -> None:
+    week = date(2026, 11, 29)
+    photos, truth = photos_of("begun", count=240, auto_accuracy=1.0, seed=2)
+    night(database.app, "begun", *photos, run_date=week, audit_share=0.5)
+    review(services, tmp_path, truth, keys_of(database, "begun", "d.audit"))
+    review(services, tmp_path, truth, keys_of(database, "begun", "d.kind = 'review'")[:3])
+    assert record_quality(week, services, run_id="quality-begun", at=NOW) == {MODEL: "insufficient_data"}
+    (row,) = measure_quality(week, services)
+    assert row.audits_reviewed >= row.required_audits
+    assert row.accuracy_low < row.required_accuracy  # what would be an alert
+    assert " 3 of 60 in the queue are reviewed, 50 are wanted: refund review queue. Audits: " in tell_quality(row)
+    assert rows(database.app, "SELECT count(*) FROM refund.alert WHERE run_id = 'quality-begun'") == [(0,)]
 
 
 def test_without_any_review_it_says_what_is_missing(services: Services, database: Roles) -> None:
@@ -218,6 +236,7 @@ print(json.dumps({{"heavy": heavy, "answers": answers, "catchup": dag.catchup, "
 """
 
 
+@pytest.mark.slow
 def test_the_dag_parses_light_and_its_task_measures_the_week_before(
     database: Roles, services: Services, tmp_path: Path
 ) -> None:

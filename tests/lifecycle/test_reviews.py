@@ -6,17 +6,19 @@ import csv
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from refund.errors import ReviewImportError, SettingsError
+from refund.errors import RefundError, ReviewImportError, SettingsError
 from refund.lifecycle.reviews import import_reviews, write_queue
 from refund.model.taxonomy import DEPARTMENTS
 from refund.night.services import Services, open_services
 from refund.settings import S3Access, Settings
+from refund.store.database import Database
 from tests.conftest import Roles
 from tests.store.factories import Photo, night, register_models, rows
 
@@ -342,16 +344,29 @@ def test_audits_go_out_without_the_machines_answer(services: Services, database:
     assert [row[3] for row in reviews(database, *drawn)] == ["audit", "audit"]
 
 
+@pytest.mark.parametrize("by", ["anna", "bob"])
 def test_an_audit_that_somebody_looked_up_still_waits_for_its_audit(
-    services: Services, database: Roles, tmp_path: Path
+    services: Services, database: Roles, tmp_path: Path, by: str
 ) -> None:
     (drawn,) = publish(database, {}, audit_share=1.0)
     head = "key,category,reviewed_by,chosen_by\n"
     take(services, write(tmp_path, f"{head}{drawn.key},media,bob,search\n"))
     waits = "SELECT count(*) FROM reporting.audit_queue WHERE key = %s"
     assert rows(database.app, waits, drawn.key) == [(1,)]
-    take(services, write(tmp_path, f"{head}{drawn.key},media,anna,\n"))
+    if by == "bob":  # what he looked up he then finds among the audits: no repetition
+        assert take(services, write(tmp_path, f"{head}{drawn.key},media,bob,search\n")) == (0, 1, 0)
+    path = write(tmp_path, f"{head}{drawn.key},media,{by},\n")
+    assert take(services, path) == (1, 0, 0)
     assert rows(database.app, waits, drawn.key) == [(0,)]
+    assert take(services, path) == (0, 1, 0)
+    assert [row[3] for row in reviews(database, drawn)] == ["search", "audit"]
+
+
+def test_half_a_queue_is_no_file(services: Services, database: Roles, tmp_path: Path) -> None:
+    gone = replace(services, database=Database(replace(database.app, database="nosuch")))
+    with pytest.raises(RefundError):
+        write_queue(tmp_path / "queue.csv", services=gone, audit=False, limit=None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_with_answers_is_not_written_over(services: Services, tmp_path: Path) -> None:

@@ -100,6 +100,18 @@ def test_the_verdict(right: int, wrong: int, expected: str | None) -> None:
     assert verdict == QualityStatus(expected or "insufficient_data")
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "expected"), [(1, 0, "insufficient_data"), (59, 40, "insufficient_data"), (60, 40, "ok")]
+)
+def test_a_queue_that_is_only_begun_is_not_judged(right: int, wrong: int, expected: str) -> None:
+    strata = [
+        stratum(AUTO, decisions=5_250, right=107, wrong=3),
+        stratum(QUEUE, decisions=1_750, right=right, wrong=wrong),
+    ]
+    verdict = judge_quality(estimate_quality(strata), strata, required_audits=100, required_accuracy=0.8)
+    assert verdict == QualityStatus(expected)
+
+
 def test_fewer_decisions_than_audits_wanted_can_all_be_audited() -> None:
     strata = [stratum(AUTO, decisions=30, right=30, wrong=0)]
     verdict = judge_quality(estimate_quality(strata), strata, required_audits=100, required_accuracy=0.8)

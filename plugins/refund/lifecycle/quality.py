@@ -76,7 +76,9 @@ def tell_quality(row: QualityRow) -> str:
         said += f" Accuracy {row.accuracy:.1%} ({row.accuracy_low:.1%} to {row.accuracy_high:.1%}"
         said += f", required {row.required_accuracy:.1%}), macro-F1 {row.macro_f1:.2f}"
         said += f" ({row.macro_f1_low:.2f} to {row.macro_f1_high:.2f}), of {row.decisions} decisions."
-        said += f" {row.queue_reviewed} of {row.queue} in the queue are reviewed."
+        said += f" {row.queue_reviewed} of {row.queue} in the queue are reviewed"
+        wanted = min(row.required_audits, row.queue)
+        said += "." if row.queue_reviewed >= wanted else f", {wanted} are wanted: refund review queue."
     return f"{said} Audits: {row.details['audits']}"
 
 

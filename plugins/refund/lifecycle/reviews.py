@@ -128,20 +128,28 @@ def write_queue(path: Path, *, services: Services, audit: bool, limit: int | Non
     Raises:
         SettingsError: the file exists, and answers may be in it, or it cannot be written.
     """
-    count = 0
     try:
         with path.open("x", encoding="utf-8-sig", newline="") as file:  # with the mark by which Excel knows UTF-8
-            table = csv.writer(file, lineterminator="\r\n")
-            table.writerow([*queue_columns(audit=audit), *ANSWERS])
-            for row in waiting_reviews(services, audit=audit, limit=limit):
-                table.writerow([*map(_guarded, row), *("" for _ in ANSWERS)])
-                count += 1
+            try:
+                return _write_rows(file, waiting_reviews(services, audit=audit, limit=limit), audit=audit)
+            except BaseException:  # half a queue would look like all of it
+                path.unlink()
+                raise
     except FileExistsError as exc:
         msg = f"{path} exists, and answers may be in it; expected a new file: import it, or choose another name"
         raise SettingsError(msg) from exc
     except OSError as exc:
         msg = f"{path} cannot be written: {exc.strerror}; choose another place"
         raise SettingsError(msg) from exc
+
+
+def _write_rows(file: TextIO, rows: Iterator[Sequence[object]], *, audit: bool) -> int:
+    count = 0
+    table = csv.writer(file, lineterminator="\r\n")
+    table.writerow([*queue_columns(audit=audit), *ANSWERS])
+    for row in rows:
+        table.writerow([*map(_guarded, row), *("" for _ in ANSWERS)])
+        count += 1
     return count
 
 

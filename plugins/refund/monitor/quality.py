@@ -177,12 +177,10 @@ def judge_quality(
 ) -> QualityStatus:
     """The verdict: too few reviews, a lower bound of accuracy below ``required_accuracy``, or neither.
 
-    Audits are wanted in the number ``required_audits``, but never more than there are decisions to audit; of the queue
-    at least one review is.
+    Of either stratum ``required_audits`` reviews are wanted, but never more than it has decisions: a queue that people
+    have only begun would make the interval so wide that every such week is low.
     """
-    audited = next((stratum for stratum in strata if stratum.name is StratumName.AUTO), None)
-    reviews, decisions = (audited.reviews, audited.decisions) if audited else (0, 0)
-    if estimate is None or reviews < min(required_audits, decisions):
+    if estimate is None or any(stratum.reviews < min(required_audits, stratum.decisions) for stratum in strata):
         return QualityStatus.INSUFFICIENT_DATA
     return QualityStatus.LOW if estimate.accuracy.low < required_accuracy else QualityStatus.OK
 

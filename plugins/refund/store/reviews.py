@@ -70,7 +70,8 @@ FROM matched_review m JOIN refund.review v ON v.photo_date = m.photo_date AND v.
 ) found ORDER BY line LIMIT %(limit)s
 """
 
-# A review without a time is known where that person's latest verdict on that photo is the same.
+# A review without a time is known where that person's latest verdict on that photo is the same; but who looked a photo
+# up, and then finds it among the audits, says so anew: only the audit counts, and it waits until it is there.
 NEW_REVIEWS = """
 CREATE TEMPORARY TABLE new_review ON COMMIT DROP AS
 SELECT DISTINCT ON (m.photo_date, m.found_id, m.reviewed_by, m.reviewed_at)
@@ -80,12 +81,14 @@ SELECT DISTINCT ON (m.photo_date, m.found_id, m.reviewed_by, m.reviewed_at)
 FROM matched_review m
 LEFT JOIN refund.decision d ON d.photo_date = m.photo_date AND d.photo_id = m.found_id AND d.superseded_by IS NULL
 LEFT JOIN LATERAL (
-  SELECT v.category FROM refund.review v
+  SELECT v.category, v.chosen_by FROM refund.review v
   WHERE v.photo_date = m.photo_date AND v.photo_id = m.found_id AND v.reviewed_by = m.reviewed_by
     AND (m.reviewed_at IS NULL OR v.reviewed_at = m.reviewed_at)
   ORDER BY v.reviewed_at DESC, v.review_id DESC LIMIT 1
 ) known ON true
-WHERE known.category IS DISTINCT FROM m.category
+WHERE known.category IS DISTINCT FROM m.category OR (
+  m.reviewed_at IS NULL AND d.audit AND COALESCE(m.chosen_by, 'audit') = 'audit'
+  AND known.chosen_by NOT IN ('audit', 'queue'))
 ORDER BY m.photo_date, m.found_id, m.reviewed_by, m.reviewed_at, m.line
 """
 COUNT_NEW = "SELECT chosen_by, count(*) FROM new_review GROUP BY chosen_by ORDER BY chosen_by"

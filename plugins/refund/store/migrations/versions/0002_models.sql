@@ -111,6 +111,7 @@ COMMENT ON COLUMN reporting.last_complete_night.model IS 'Model that the run beg
 -- Reviews may be imported late, so the latest is the one that was made last, not the one that was written last.
 CREATE INDEX review_latest ON refund.review (photo_date, photo_id, reviewed_at DESC, review_id DESC);
 DROP INDEX refund.review_by_photo;
+COMMENT ON TABLE refund.review IS 'A person''s verdict on a photo; the one with the latest reviewed_at is final, of two at one time the one written last.';
 CREATE OR REPLACE VIEW reporting.photos AS
 SELECT p.photo_date, p.photo_id, p.key, p.refund_id, p.declared_category,
        rp.outcome, rp.reason AS rejection_reason,
@@ -184,7 +185,7 @@ COMMENT ON COLUMN refund.quality.audits IS 'Of these, marked for audit.';
 COMMENT ON COLUMN refund.quality.audits_reviewed IS 'Of these, reviewed.';
 COMMENT ON COLUMN refund.quality.queue IS 'Decisions sent to review.';
 COMMENT ON COLUMN refund.quality.queue_reviewed IS 'Of these, reviewed.';
-COMMENT ON COLUMN refund.quality.required_audits IS 'Fewer reviewed audits than this: insufficient_data.';
+COMMENT ON COLUMN refund.quality.required_audits IS 'Fewer reviews than this of audits, or of the queue: insufficient_data.';
 COMMENT ON COLUMN refund.quality.required_accuracy IS 'Lower bound that was asked for.';
 COMMENT ON COLUMN refund.quality.details IS 'The estimate by stratum and category, and in words how many audits there are and when there are enough.';
 COMMENT ON COLUMN refund.quality.computed_at IS 'When.';
@@ -211,7 +212,7 @@ COMMENT ON COLUMN reporting.model_quality.audits IS 'Of these, marked for audit.
 COMMENT ON COLUMN reporting.model_quality.audits_reviewed IS 'Of these, reviewed.';
 COMMENT ON COLUMN reporting.model_quality.queue IS 'Decisions sent to review.';
 COMMENT ON COLUMN reporting.model_quality.queue_reviewed IS 'Of these, reviewed.';
-COMMENT ON COLUMN reporting.model_quality.required_audits IS 'Fewer reviewed audits: insufficient_data.';
+COMMENT ON COLUMN reporting.model_quality.required_audits IS 'Fewer reviews of audits, or of the queue: insufficient_data.';
 COMMENT ON COLUMN reporting.model_quality.required_accuracy IS 'Lower bound that was asked for.';
 COMMENT ON COLUMN reporting.model_quality.details IS 'The estimate by stratum and category, and in words how many audits there are and when there are enough.';
 COMMENT ON COLUMN reporting.model_quality.computed_at IS 'When.';
