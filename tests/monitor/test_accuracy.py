@@ -172,6 +172,7 @@ def test_draws_are_the_same_every_time_and_bounded_in_memory() -> None:
     assert all(np.array_equal(part, other) for part, other in zip(parts, again, strict=True))
 
 
+@pytest.mark.slow
 def test_ten_thousand_photographs_take_seconds() -> None:
     verdicts = draw_verdicts(10_000, categories=23)
     start = time.perf_counter()

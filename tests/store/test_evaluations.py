@@ -24,10 +24,15 @@ FIGURES = {"accuracy": {"value": 0.5, "low": 0.1, "high": 0.9}, "macro_f1": {"va
 VERDICTS = [make_verdict(1, "shoes", "shoes", score=0.75), make_verdict(2, "media", "shoes", true_class_id=None)]
 
 
+@pytest.fixture(scope="module")
+def registry(database: Roles, s3_moto: S3Access) -> Registry:
+    """The registry of this module, by one client of S3: making one takes half a second."""
+    return Registry(objects=ObjectStore(s3_moto), database=Database(database.app))
+
+
 @pytest.fixture
-def models(database: Roles, s3_moto: S3Access, tmp_path: Path) -> tuple[str, str]:
+def models(registry: Registry, tmp_path: Path) -> tuple[str, str]:
     """Two registered models of this test alone."""
-    registry = Registry(objects=ObjectStore(s3_moto), database=Database(database.app))
     numbers = (secrets.token_hex(4), secrets.token_hex(4))
     first, second = (
         registry.register(model_folder(tmp_path / number, version(number)), created_by="t").model for number in numbers

@@ -15,7 +15,7 @@ from refund.cli.app import AsJson, console, print_json, printable, step
 from refund.cli.model import models
 from refund.params import NightParams
 from refund.report.labels import category_label
-from refund.report.reliability import FORMATS, describe_reliability, reliability_plot
+from refund.report.reliability import FORMATS, reliability_plot
 
 if TYPE_CHECKING:
     from refund.lifecycle.evaluate import Evaluation
@@ -96,7 +96,6 @@ def _show(done: Evaluation) -> None:
         console.print(Text(f"* fewer than {_FEW} photographs: read such a ratio as an anecdote", style="dim"))
     if confused := _confused(figures.confusion):
         console.print(f"Most often confused: {'; '.join(confused)}")
-    console.print(describe_reliability(figures, model=done.model))
     if done.plot_uri is not None:
         console.print(f"Plot: {done.plot_uri}")
 
