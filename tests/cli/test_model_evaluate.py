@@ -22,22 +22,29 @@ from tests.conftest import Roles, make_bucket
 from tests.night.factories import jpeg, write_model
 
 
-@pytest.fixture
-def services(database: Roles, s3_moto: S3Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
-    """The stores that commands of this test are given, with one registered model."""
+@pytest.fixture(scope="module")
+def stores(database: Roles, s3_moto: S3Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """The stores of this module, with one registered model."""
+    folder = tmp_path_factory.mktemp("evaluate")
     s3 = replace(s3_moto, bucket=f"cli-{secrets.token_hex(6)}")
     make_bucket(s3)
-    settings = Settings(cache_dir=str(tmp_path / "cache"), decode_workers=1, inference_threads=1)
+    settings = Settings(cache_dir=str(folder / "cache"), decode_workers=1, inference_threads=1)
     with open_services(settings=settings, s3=s3, database=database.app) as opened:
-        write_model(tmp_path / "model", name=f"m{secrets.token_hex(3)}")
-        opened.registry.register(tmp_path / "model", created_by="test")
-
-        @contextmanager
-        def given() -> Iterator[Services]:
-            yield opened
-
-        monkeypatch.setattr(model_evaluate, "command_services", given)
+        write_model(folder / "model", name=f"m{secrets.token_hex(3)}")
+        opened.registry.register(folder / "model", created_by="test")
         yield opened
+
+
+@pytest.fixture
+def services(stores: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """The stores that commands of this test are given."""
+
+    @contextmanager
+    def given() -> Iterator[Services]:
+        yield stores
+
+    monkeypatch.setattr(model_evaluate, "command_services", given)
+    return stores
 
 
 @pytest.fixture
@@ -105,16 +112,19 @@ def test_a_plot_that_cannot_be_written_costs_the_plot(
 
 
 def test_wrong_usage_is_told_before_anything_is_classified(services: Services, photos: Path, tmp_path: Path) -> None:
+    kept = services.repository.select("SELECT count(*) FROM refund.evaluation")[1]
     for arguments, said in (
-        (("--plot", tmp_path / "p.jpg"), "ends with .jpg; expected .png or .svg"),
-        (("--plot", tmp_path / "none" / "p.png"), "there is no folder"),
-        (("--threshold", "1.5"), "less than or equal to 1"),
-        (("--threshold", "-1"), "greater than or equal to 0"),
+        (("--plot", tmp_path / "p.jpg"), f"{tmp_path / 'p.jpg'} ends with .jpg; expected .png or .svg"),
+        (("--plot", tmp_path / "p"), f"{tmp_path / 'p'} ends with nothing; expected .png or .svg"),
+        (("--plot", tmp_path / "none" / "p.png"), f"there is no folder {tmp_path / 'none'} to write p.png to"),
+        (("--threshold", "1.5"), "Input should be less than or equal to 1"),
+        (("--threshold", "nan"), "Input should be less than or equal to 1"),
+        (("--threshold", "-1"), "Input should be greater than or equal to 0"),
     ):
         result = run(services, "--labels", photos, *arguments, code=2)
-        assert said in " ".join(result.stderr.replace("│", " ").split())
-    model = services.registry.list()[0].model
-    assert services.repository.select(f"SELECT count(*) FROM refund.evaluation WHERE model = '{model}'")[1] == [(0,)]
+        told = "".join(result.stderr.replace("│", " ").split())  # a box breaks lines, paths too
+        assert f"Invalidvaluefor{arguments[0]}:{''.join(said.split())}╰" in told.replace("'", "").replace("─", "")
+    assert services.repository.select("SELECT count(*) FROM refund.evaluation")[1] == kept
 
 
 def test_bad_labels_reach_the_command_line_as_an_error_of_ours(services: Services, tmp_path: Path) -> None:

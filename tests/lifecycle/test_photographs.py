@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refund.errors import AccessDeniedError, LabelledSetError, ReasonCode, RejectedPhotoError
+from refund.errors import AccessDeniedError, FatalRunError, LabelledSetError, ReasonCode, RejectedPhotoError
 from refund.lifecycle.photographs import (
     LabelledSet,
     Photograph,
@@ -19,6 +19,7 @@ from refund.lifecycle.photographs import (
 )
 from refund.model.labels import load_labels
 from refund.model.taxonomy import load_taxonomy
+from refund.night.decoding import decode_bodies
 from refund.night.services import Services
 from refund.store.objects import ObjectStore
 from tests.conftest import make_bucket
@@ -147,8 +148,8 @@ def test_an_object_that_s3_refuses_costs_itself_unless_all_are_refused(everythin
     bucket, access = services.objects.bucket, services.objects.access
     with proxy(access, None if everything else "set/b.jpg", 403, "AccessDenied") as (store, server):
         refusal = (
-            f"S3 at http://127.0.0.1:{server.server_port} refused to look at 'set/{{}}.jpg': An error occurred (403) when "
-            "calling the HeadObject operation: Forbidden. Correct login and password of the Airflow connection "
+            f"S3 at http://127.0.0.1:{server.server_port} refused to look at 'set/{{}}.jpg': An error occurred (403) "
+            "when calling the HeadObject operation: Forbidden. Correct login and password of the Airflow connection "
             f"refund_s3, or the rights of that user on bucket '{bucket}'"
         )
         given = [Photograph(place=f"s3://{bucket}/set/{name}.jpg") for name in ("b", "a")]  # as a CSV names them
@@ -173,6 +174,12 @@ def test_photographs_are_decoded_in_order_to_the_size_asked_for(
     assert decoded.pixels.shape == (3, 64, 96, 3)
     assert [fact.reason for fact in decoded.facts] == [None, ReasonCode.NOT_AN_IMAGE, None]
     assert [bool(np.any(row)) for row in decoded.pixels] == [True, False, True]
+
+
+def test_a_photograph_that_is_never_given_is_no_rejected_one(tmp_path: Path, services: Services) -> None:
+    with pytest.raises(FatalRunError) as caught:
+        decode_bodies([(0, jpeg(1))], count=3, pixels_path=tmp_path / "pixels.npy", settings=services.settings)
+    assert str(caught.value) == "2 of 3 photos got no verdict, the first at 1; run it again"
 
 
 # --- labels by name --------------------------------------------------------------------------------------------------
@@ -267,10 +274,19 @@ def test_foreign_addresses_are_refused(photos: Path, services: Services) -> None
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b"", "must begin with a header that names path and class_id, category or both, it begins with ''"),
+        (
+            b"",
+            "must begin with a header that names path and class_id, category or both, each once; it begins with ''",
+        ),
         (
             b"a.jpg,shoes\n",
-            "must begin with a header that names path and class_id, category or both, it begins with 'a.jpg,shoes'",
+            "must begin with a header that names path and class_id, category or both, each once; it begins with "
+            "'a.jpg,shoes'",
+        ),
+        (
+            b"path,category,category\na.jpg,shoes,clothing\n",
+            "must begin with a header that names path and class_id, category or both, each once; it begins with "
+            "'path,category,category'",
         ),
         (b"path,category\n", "has a header and no rows; expected a row for each photograph"),
         (

@@ -153,6 +153,9 @@ def test_who_changes_his_mind_gives_another_review_and_the_latest_is_final(
     assert rows(database.app, final, photo.key) == [("media", "anna")]  # an older one that came later is not final
     assert take(services, write(tmp_path, f"{head}{photo.key},clothing,anna,\n")) == (1, 0, 0)
     assert rows(database.app, final, photo.key) == [("clothing", "anna")]
+    for who in ("zoe", "carl"):  # of two at the same time the one that was written last
+        assert take(services, write(tmp_path, f"{head}{photo.key},media,{who},{NOW.isoformat()}\n")) == (1, 0, 0)
+        assert rows(database.app, final, photo.key) == [("media", who)]
 
 
 def test_a_key_means_its_newest_version_and_an_id_its_own(services: Services, database: Roles, tmp_path: Path) -> None:

@@ -210,8 +210,7 @@ def week(
 
 
 def coverage(*, auto_accuracy: float, audits: int, weeks: int) -> tuple[float, float, float, float]:
-    """Shares of weeks whose truth lies in the interval of accuracy and of macro-F1; mean error, "
-    "unweighted and ours."""
+    """Shares of weeks whose truth lies in the interval of accuracy and of macro-F1; mean error, unweighted and ours."""
     hits = np.zeros((weeks, 2))
     errors = np.zeros((weeks, 2))
     for number in range(weeks):

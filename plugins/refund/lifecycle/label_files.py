@@ -91,8 +91,10 @@ def read_rows(body: bytes, *, place: str, truths: Truths) -> list[LabelledRow]:
     try:
         reader = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True, restval="")
         header = reader.fieldnames or []
-        if "path" not in header or not {"class_id", "category"} & set(header):
-            msg = f"{place} must begin with a header that names {_HEADER}, it begins with {','.join(header)[:80]!r}"
+        counts = [header.count(name) for name in ("path", "class_id", "category")]
+        if counts[0] != 1 or max(counts[1:]) != 1:
+            begins = ",".join(header)[:80]
+            msg = f"{place} must begin with a header that names {_HEADER}, each once; it begins with {begins!r}"
             raise LabelledSetError(msg)
         rows, faults = [], []
         for row in reader:
