@@ -114,7 +114,7 @@ def test_a_folder_says_all_itself(services: Services, folder: Path) -> None:
     assert str(error) == f"{folder} is a folder, whose card says everything; leave --name, --version and --output out"
 
 
-@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize("place", ["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 def test_an_artefact_that_is_not_the_cards_is_refused_by_its_place(
     place: str, services: Services, folder: Path
 ) -> None:
@@ -270,7 +270,7 @@ def test_a_card_that_misleads_is_refused(fields: dict[str, Any], text: str, serv
 
 
 @pytest.mark.parametrize("missing", [CARD_FILE, "model.tflite"])
-@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize("place", ["folder", pytest.param("bucket", marks=pytest.mark.slow)])
 def test_a_missing_file_is_named(missing: str, place: str, services: Services, folder: Path) -> None:
     source = f"{folder}/"
     if place == "bucket":
