@@ -76,6 +76,8 @@ def test_import_registers_a_candidate(tmp_path: Path) -> None:
     )
     (row,) = answer("list")
     assert (row["model"], row["state"], row["created_by"]) == ("outside@1", "candidate", getpass.getuser())
+    said("promote", "outside@1", "--reason", "first")
+    assert said("import", str(tmp_path / "unit")).startswith("outside@1 is registered already and is champion: input ")
     (tmp_path / "unit" / "model.tflite").rename(tmp_path / "bare.tflite")
     told = answer(
         "import", str(tmp_path / "bare.tflite"), "--name", "bare", "--version", "2", "--output", "logits",
@@ -153,8 +155,10 @@ def test_a_reason_is_required(two: tuple[str, str]) -> None:
 
 def test_a_challenger_and_a_retired_model(two: tuple[str, str]) -> None:
     assert said("promote", "new@1", "--alias", "challenger", "--reason", "to compare").splitlines() == [
-        "new@1 is challenger from the next run on; before: none"
+        "new@1 is challenger; before: none"
     ]
+    assert said("promote", "old@1", "--alias", "challenger", "--reason", "and another").count("from the next") == 0
+    assert said("rollback", "--alias", "challenger", "--reason", "no") == "new@1 is challenger again; before: old@1\n"
     assert str(failure("retire", "new@1", "--reason", "old")).startswith("new@1 is the challenger, so it cannot be ret")
     said("promote", "old@1", "--alias", "challenger", "--reason", "to free it")
     assert said("retire", "new@1", "--reason", "wrong labels") == "new@1 is retired\n"

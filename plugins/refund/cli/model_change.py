@@ -17,6 +17,7 @@ from refund.errors import NoModelError
 if TYPE_CHECKING:
     from refund.lifecycle.import_model import BareFile
 
+CHAMPION = "champion"
 ALIASES = "champion or challenger"
 AliasOption = Annotated[str, typer.Option(help=f"Which alias: {ALIASES}.")]
 
@@ -53,10 +54,13 @@ def import_model(
             labels=labels,
             progress=step,
         )
+    row = imported.row
     if as_json:
-        print_json(imported.row.as_json())
+        print_json(row.as_json())
+    elif row.aliases:
+        console.print(f"{row.model} is registered already and is {' and '.join(row.aliases)}: {imported.seen.sentence}")
     else:
-        console.print(f"Registered {imported.row.model} as a candidate: {imported.seen.sentence}")
+        console.print(f"Registered {row.model} as a candidate: {imported.seen.sentence}")
 
 
 @models.command()
@@ -90,7 +94,8 @@ def promote(
             console.print(line)
     for objection in done.objections:
         console.print(f"Overridden: {printable(objection)}")
-    console.print(f"{done.model} is {alias} from the next run on; before: {done.before or 'none'}")
+    when = " from the next run on" if alias == CHAMPION else ""
+    console.print(f"{done.model} is {alias}{when}; before: {done.before or 'none'}")
 
 
 @models.command()
@@ -114,7 +119,8 @@ def rollback(
         return
     for skipped in move.skipped:
         console.print(f"Passed over {skipped}, which is retired")
-    console.print(f"{move.after} is {alias} again, in a running night from its next shard on; before: {move.before}")
+    when = ", in a running night from its next shard on" if alias == CHAMPION else ""
+    console.print(f"{move.after} is {alias} again{when}; before: {move.before}")
 
 
 @models.command()
