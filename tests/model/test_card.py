@@ -81,7 +81,11 @@ def forged(**changes: Any) -> dict[str, Any]:
         ("", "card.json is not valid JSON (Expecting value"),
         ("[" * 100_000, "card.json is not valid JSON"),
         ("[1]", "card.json must be a JSON object, it is a list; restore the file, or build the model again"),
-        (edited(schema_version=3), "has schema version 3, this code reads up to 2; upgrade refund"),
+        (
+            edited(schema_version=3),
+            "card.json has schema version 3, this code reads up to 2; upgrade refund, or choose a model that this "
+            "version built",
+        ),
         (edited(name=..., version=...), "card.json lacks name, version;"),
         (edited(colour="red"), "card.json has unknown fields colour;"),
         (
