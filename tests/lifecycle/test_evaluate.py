@@ -17,8 +17,8 @@ from refund.lifecycle.evaluate import Evaluation, evaluate_model, set_digest
 from refund.monitor.accuracy import compare_paired
 from refund.night.services import Services
 from refund.night.try_photos import try_photos
-from refund.store.evaluations import latest_common_evaluations
 from refund.report.labels import category_label
+from refund.store.evaluations import latest_common_evaluations
 from refund.store.objects import ObjectStore
 from tests.conftest import REPOSITORY
 from tests.monitor.factories import make_verdict

@@ -230,6 +230,26 @@ def test_a_rare_department_lost_altogether_is_a_loss_though_accuracy_hardly_move
     assert comparison.significant_loss
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("photos", "lost", "least", "most"), [(250, 0.0, 0.0, 0.1), (250, 0.03, 0.25, 0.6), (250, 0.08, 0.9, 1.0)]
+)
+def test_a_loss_is_seen_as_often_as_docs_evaluation_says(photos: int, lost: float, least: float, most: float) -> None:
+    refused = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        current = draw_verdicts(photos, seed=seed, right=0.92)
+        others = draw_verdicts(photos, seed=seed + 1_000, right=0.92)  # of other photographs: only whether it is right
+        candidate = []
+        for row, other in zip(current, others, strict=True):
+            wrong = f"c{(int(row.true_category[1:]) + 1) % 6}"
+            hit = row.category == row.true_category if random.random() < 0.7 else other.category == other.true_category
+            hit = hit and random.random() >= lost / 0.92
+            candidate.append(replace(row, category=row.true_category if hit else wrong))
+        refused += compare_paired(candidate, current, resamples=400).significant_loss
+    assert least <= refused / 100 <= most
+
+
 def test_other_photographs_or_other_truths_cannot_be_compared() -> None:
     verdicts = draw_verdicts(10)
     relabelled = [*verdicts[:9], replace(verdicts[9], true_category="other")]
