@@ -228,8 +228,8 @@ def test_another_class_list_of_the_same_length_is_refused(tmp_path: Path) -> Non
     french = make_labels("rouge", "vert", "bleu")
     assert refusal(tmp_path, labels=french) == (
         f"model tiny@1.0-float32 was built with another class list (SHA-256 {COLOURS.sha256[:12]}…) than the present "
-        f"one ({french.sha256[:12]}…), so its predictions could carry wrong names; restore include/imagenet_classes.csv, "
-        f"or build the model again: refund model build"
+        f"one ({french.sha256[:12]}…), so its predictions could carry wrong names; restore "
+        f"include/imagenet_classes.csv, or build the model again: refund model build"
     )
 
 
