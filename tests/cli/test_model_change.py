@@ -222,3 +222,12 @@ def test_without_models_the_commands_say_what_to_do() -> None:
     assert said("verify") == "No model is registered; build one with: refund model build\n"
     assert said("history").startswith("No alias was ever set; set one: refund model promote NAME@VERSION")
     assert str(failure("rollback", "--reason", "x")).startswith("champion means no model yet, so there is nothing")
+
+
+def test_a_container_without_a_user_name_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 71_413)
+    assert access.who() == "uid 71413"
+    monkeypatch.setenv("USER", "ada")
+    assert access.who() == "ada"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,14 @@ def find_access() -> Access:
         "start one with: refund up, or run this where Airflow runs"
     )
     raise StackError(msg)
+
+
+def who() -> str:
+    """Whoever runs this command, as the history and the audit keep it; in a container, set USER to say so."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number that no user has
+        return f"uid {os.getuid()}"
 
 
 def need_local() -> LocalAccess:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refund.cli.access import command_services, find_access
+from refund.cli.access import command_services, find_access, who
 from refund.cli.app import AsJson, console, print_json, step
 from refund.cli.model import models
 from refund.errors import NoModelError, SettingsError
@@ -129,7 +128,7 @@ def build_and_register(
         packaged=packaged,
         allow_fallback=fallback,
         champion=champion,
-        by=getpass.getuser(),
+        by=who(),
         reason=reason,
         version=version,
         progress=step,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from refund.cli.access import command_services
+from refund.cli.access import command_services, who
 from refund.cli.app import AsJson, console, print_json, printable, step
 from refund.cli.model import comparison_lines, models
 from refund.errors import NoModelError
@@ -49,7 +48,7 @@ def import_model(
         imported = take_in(
             services,
             source,
-            by=getpass.getuser(),
+            by=who(),
             bare=_bare_file(name, version, output, input_scale, input_offset),
             labels=labels,
             progress=step,
@@ -82,7 +81,7 @@ def promote(
     from refund.lifecycle.promote import promote as let_in
 
     with command_services() as services:
-        done = let_in(services, model, alias=alias, by=getpass.getuser(), reason=reason, override=override)
+        done = let_in(services, model, alias=alias, by=who(), reason=reason, override=override)
     if as_json:
         print_json(done.as_json())
         return
@@ -113,7 +112,7 @@ def rollback(
             present = services.registry.resolve(alias).model
         except NoModelError:
             present = None
-        move = services.registry.rollback(alias, by=getpass.getuser(), reason=reason, expected=present)
+        move = services.registry.rollback(alias, by=who(), reason=reason, expected=present)
     if as_json:
         print_json(move.as_json())
         return
@@ -135,7 +134,7 @@ def retire(
     """
     with command_services() as services:
         key = services.registry.resolve(model).model
-        changed = services.registry.retire(key, by=getpass.getuser(), reason=reason)
+        changed = services.registry.retire(key, by=who(), reason=reason)
     if as_json:
         print_json({"model": key, "changed": changed})
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -10,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from refund.cli.access import command_services
+from refund.cli.access import command_services, who
 from refund.cli.app import AsJson, console, print_json, printable, step
 from refund.cli.model import models
 from refund.params import NightParams
@@ -51,9 +50,7 @@ def evaluate(
 
     image_format = _image_format(plot)
     with command_services() as services:
-        done = evaluate_model(
-            services, model=model, where=labels, threshold=threshold, by=getpass.getuser(), progress=step
-        )
+        done = evaluate_model(services, model=model, where=labels, threshold=threshold, by=who(), progress=step)
     if plot is not None:
         try:
             plot.write_bytes(

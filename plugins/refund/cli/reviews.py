@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from refund.cli.access import command_services
+from refund.cli.access import command_services, who
 from refund.cli.app import AsJson, app, console, print_json, printable
 from refund.cli.exit_codes import EXIT_NO
 from refund.params import parse_run_date
@@ -40,7 +39,7 @@ def import_(
     from refund.lifecycle.reviews import import_reviews
 
     with command_services() as services:
-        done = import_reviews(file, services=services, by=getpass.getuser(), dry_run=dry_run)
+        done = import_reviews(file, services=services, by=who(), dry_run=dry_run)
     if as_json:
         print_json(done)
         return
