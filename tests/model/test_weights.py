@@ -63,35 +63,41 @@ def test_truncated_weights_are_refused_and_nothing_else_is_tried(shared: Path, t
     assert [path.name for path in tmp_path.iterdir()] == ["half.h5"]
 
 
-@pytest.mark.slow
-def test_weights_that_lack_a_layer_are_refused(shared: Path, tmp_path: Path) -> None:
-    import h5py
-
-    weights = tmp_path / "other.h5"
+@pytest.fixture
+def own_weights(shared: Path, tmp_path: Path) -> Path:
+    """A copy of the stand-in's weights that a test may spoil."""
+    weights = tmp_path / "own.h5"
     shutil.copyfile(shared / "models" / "mobilenet_v2_standin.h5", weights)
     weights.chmod(0o600)
-    with h5py.File(weights, "r+") as opened:
+    return weights
+
+
+@pytest.mark.slow
+def test_weights_that_lack_a_layer_are_refused(own_weights: Path, tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(own_weights, "r+") as opened:
         opened.attrs["layer_names"] = opened.attrs["layer_names"][:-1]
     with pytest.raises(ModelArtefactError) as caught:
-        build_models(tmp_path / "unit", weights=weights)
-    assert str(caught.value).startswith(f"{weights} does not fit the network: Layer count mismatch")
+        build_models(tmp_path / "units", weights=own_weights)
+    assert str(caught.value).startswith(f"{own_weights} does not fit the network: Layer count mismatch")
     assert str(caught.value).endswith(f"; {HELP}; {FIX}")
 
 
 @pytest.mark.slow
-def test_weights_that_are_not_numbers_are_refused(shared: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_refused(own_weights: Path, tmp_path: Path) -> None:
     import h5py
     import numpy as np
 
-    weights = tmp_path / "nan.h5"
-    shutil.copyfile(shared / "models" / "mobilenet_v2_standin.h5", weights)
-    weights.chmod(0o600)
-    with h5py.File(weights, "r+") as opened:
+    with h5py.File(own_weights, "r+") as opened:
         kernels: list[Any] = []
         opened.visititems(lambda _, item: kernels.append(item) if isinstance(item, h5py.Dataset) else None)
         kernels[0][...] = np.nan
-    with pytest.raises(ModelArtefactError, match="does not fit the network: some weights are not finite numbers"):
-        build_models(tmp_path / "unit", weights=weights)
+    with pytest.raises(ModelArtefactError) as caught:
+        build_models(tmp_path / "units", weights=own_weights)
+    assert str(caught.value) == (
+        f"{own_weights} does not fit the network: some weights are not finite numbers; {HELP}; {FIX}"
+    )
 
 
 @pytest.fixture
