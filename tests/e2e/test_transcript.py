@@ -35,6 +35,7 @@ def test_a_page_is_read_command_by_command() -> None:
         ("2026-11-22 18:17 root", "2027-01-01 02:00 root"),
         ("scheduled__2026-11-22T02:00:00+00:00__x y", "manual__2027-01-02T03:04:05+00:00__z y"),
         ("took 31 s", "took 7.25 s"),
+        ("183 of 186 photographs (98.4%)", "181 of 186 photographs (97.3%)"),
     ],
 )
 def test_times_versions_and_small_roundings_pass(shown: str, printed: str) -> None:
@@ -46,6 +47,7 @@ def test_times_versions_and_small_roundings_pass(shown: str, printed: str) -> No
     [
         (("a 0.853",), "a 0.893"),
         (("250 photos",), "249 photos"),
+        (("183 of 186 photographs",), "170 of 186 photographs"),
         (("champion",), "challenger"),
         (("a",), "a\nb"),
         (("a", "b"), "a"),

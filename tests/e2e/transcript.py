@@ -1,8 +1,9 @@
 """Replays a page's console transcript: every command is typed again, and what it prints must be what the page shows.
 
-A line ``…`` stands for any number of lines. Times, dates and run ids are not compared; ratios may stray by two points,
-because processors round differently, and so may the end of a version, which is the SHA-256 of the bytes built here:
-what the page calls by one name and this machine by another is remembered and put into the commands that follow.
+A line ``…`` stands for any number of lines. Times, dates and run ids are not compared; ratios may stray by two points
+and counts of photographs by five, because processors round differently. So may the end of a version, which is the
+SHA-256 of the bytes built here: what the page calls by one name and this machine by another is remembered and put into
+the commands that follow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ELLIPSIS = "…"
 RATIO_TOLERANCE = 0.021  # of ratios; two points of percentages
+COUNT_TOLERANCE = 5  # of photographs that a model said something of
 _VERSION = re.compile(r"\b((?:float32|int8)-)([0-9a-f]{8})\b")
 _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d)?)?"), "<time>"),
@@ -20,6 +22,7 @@ _VOLATILE = (
     (re.compile(r"\b\d+(?:\.\d+)? (?:s|ms)\b"), "<duration>"),
     (re.compile(r"\b[0-9a-f]{12,64}\b"), "<digest>"),
 )
+_COUNT = re.compile(r"(?<![\w.])\d+(?= (?:of \d+ )?photographs)")
 _RATIO = re.compile(r"(?<![\w.])[-+−±]?(?:\d+\.\d+%?|\d+%)")
 
 
@@ -69,10 +72,12 @@ class Replay:
             if learnt.setdefault(page, machine) != machine:
                 return False
         expected, actual = _settle(expected), _settle(actual)
-        ratios = zip(_RATIO.findall(expected), _RATIO.findall(actual), strict=False)
-        if _RATIO.sub("<ratio>", expected) != _RATIO.sub("<ratio>", actual):
-            return False
-        if any(abs(_value(one) - _value(other)) > RATIO_TOLERANCE for one, other in ratios):
+        for pattern, tolerance in ((_RATIO, RATIO_TOLERANCE), (_COUNT, COUNT_TOLERANCE)):
+            pairs = list(zip(pattern.findall(expected), pattern.findall(actual), strict=False))
+            expected, actual = pattern.sub("<number>", expected), pattern.sub("<number>", actual)
+            if any(abs(_value(one) - _value(other)) > tolerance for one, other in pairs):
+                return False
+        if expected != actual:
             return False
         self.versions = learnt
         return True
