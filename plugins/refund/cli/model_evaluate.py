@@ -136,7 +136,7 @@ def _overall(done: Evaluation) -> Table:
 
 def _departments(done: Evaluation) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    columns = ("department", "photos", "accuracy", "precision", "F1", "automatic", "accuracy of these")
+    columns = ("department", "photos", "accuracy", "precision", "F1", "automatic", "their accuracy")
     for column in columns:
         table.add_column(column, justify="left" if column == "department" else "right")
     for row in sorted(done.figures.categories, key=lambda row: (-row.photos, row.category)):
@@ -149,7 +149,7 @@ def _departments(done: Evaluation) -> Table:
 
 
 def _cell(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return "–" if estimate is None else f"{estimate.value:.2f} [{estimate.low:.2f}–{estimate.high:.2f}]"
 
 
 def _confused(confusion: Confusion) -> list[str]:
