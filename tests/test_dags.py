@@ -157,6 +157,23 @@ def test_a_refused_promotion_fails_the_task_for_good(act: Any, services: Service
         act(action="rollback")
 
 
+def test_a_run_looks_at_models_and_changes_nothing(act: Any, services: Services, two: tuple[str, str]) -> None:
+    before = services.registry.history()
+    assert [(row["model"], row["aliases"]) for row in act(action="list")["models"]] == [
+        (row.model, list(row.aliases)) for row in services.registry.list()
+    ]
+    assert (act(action="show")["name"], act(action="show", model="new@1")["name"]) == ("old", "new")
+    differs = act(action="diff", model="new@1")
+    assert (differs["first"], differs["second"], differs["fields"]["name"]) == ("new@1", "old@1", ["new", "old"])
+    assert differs["comparison"]["paired"]["photos"] == 200
+    assert act(action="diff", model="old@1", other="old@1")["fields"] == {}
+    [first] = act(action="history")["changes"]
+    assert (first["model"], first["by"], first["reason"]) == ("old@1", "ada", "first")
+    assert act(action="history", alias="challenger") == {"changes": []}
+    json.dumps([act(action="list"), differs, first])  # go through XCom
+    assert services.registry.history() == before
+
+
 @pytest.mark.slow
 def test_a_run_imports_verifies_and_retires(act: Any, services: Services, tmp_path: Path) -> None:
     from airflow.sdk.exceptions import AirflowFailException

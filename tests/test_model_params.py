@@ -21,7 +21,8 @@ def test_an_empty_form_only_looks() -> None:
     [
         (
             {"action": "explode"},
-            "action must be one of verify, build, import, evaluate, promote, rollback, retire, got",
+            "action must be one of verify, list, show, diff, history, build, import, evaluate, promote, rollback, "
+            "retire, got 'explode'",
         ),
         ({"alias": "best"}, "alias must be one of champion, challenger, got 'best'"),
         ({"input_px": 200}, "input_px must be one of 96, 128, 160, 192, 224, got 200"),
@@ -40,6 +41,7 @@ def test_an_empty_form_only_looks() -> None:
             "packaged takes EfficientNet-Lite0 as it comes, so it cannot go with weights and input_px and calibrate; "
             "leave out packaged, or those",
         ),
+        ({"action": "diff"}, "diff needs model, which is empty; give it: model=…"),
         ({"action": "import"}, "import needs source, which is empty; give it: source=…"),
     ],
 )
@@ -53,7 +55,7 @@ def test_the_choices_are_those_of_the_code_behind_them() -> None:
     choices = {entry["name"]: entry.get("choices") for entry in ModelParams.describe()}
     assert (choices["alpha"], choices["input_px"], choices["alias"]) == (ALPHAS, INPUT_SIZES_PX, ALIASES)
     assert ModelParams().threshold == NightParams().review_threshold
-    assert all(callable(getattr(actions, f"_{name}")) for name in ACTIONS)
+    assert list(actions.ACTS) == list(ACTIONS)
 
 
 def test_the_form_describes_every_field() -> None:

@@ -11,6 +11,10 @@ from refund.params import Params
 # What each action needs beside its defaults.
 ACTIONS: Mapping[str, tuple[str, ...]] = {
     "verify": (),
+    "list": (),
+    "show": (),
+    "diff": ("model",),
+    "history": (),
     "build": (),
     "import": ("source",),
     "evaluate": ("model", "labels"),
@@ -31,7 +35,8 @@ class ModelParams(Params):
     action: str = field(
         default="verify",
         metadata={
-            "help": "What to do. verify: check every file in S3 and load it. build, import: register a candidate. "
+            "help": "What to do. verify: check every file in S3 and load it. list, show, diff, history: look; the "
+            "answer is in the log and the XCom. build, import: register a candidate. "
             "evaluate: measure it on labelled photographs. promote, rollback: change what an alias means. "
             "retire: let nothing use it any more.",
             "choices": tuple(ACTIONS),
@@ -39,11 +44,20 @@ class ModelParams(Params):
     )
     model: str | None = field(
         default=None,
-        metadata={"help": "An alias or name@version, for evaluate, promote, retire and verify (empty there: all)."},
+        metadata={
+            "help": "An alias or name@version, for evaluate, promote, retire, diff, show (empty: what the alias means) "
+            "and verify (empty: all)."
+        },
+    )
+    other: str | None = field(
+        default=None, metadata={"help": "For diff: the model to compare with. Empty: what the alias means."}
     )
     alias: str = field(
         default="champion",
-        metadata={"help": "For promote and rollback: which alias.", "choices": ("champion", "challenger")},
+        metadata={
+            "help": "For promote, rollback, history, show and diff: which alias.",
+            "choices": ("champion", "challenger"),
+        },
     )
     reason: str | None = field(
         default=None, metadata={"help": "For promote, rollback and retire: why; the history keeps it."}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,6 @@ from refund.settings import Settings
 
 if TYPE_CHECKING:
     from refund.lifecycle.promote import Comparison
-    from refund.model.card import ModelCard
 
 models = typer.Typer(name="model", help="Build, evaluate, promote and look at models.", no_args_is_help=True)
 app.add_typer(models)
@@ -80,33 +78,24 @@ def diff(
 
     Example: refund model diff champion challenger
     """
-    from refund.lifecycle.promote import compare_models
+    from refund.lifecycle.diff import diff_models
 
     with command_services() as services:
-        a, b = (services.registry.resolve(model) for model in (first, second))
-        comparison = (
-            None if a.model == b.model else compare_models(services.database, candidate=b.model, current=a.model)
-        )
-    fields = card_differences(a.card, b.card)
+        difference = diff_models(services, first, second)
     if as_json:
-        print_json(
-            {
-                "first": a.model,
-                "second": b.model,
-                "fields": {name: list(values) for name, values in fields.items()},
-                "comparison": None if comparison is None else comparison.as_json(),
-            }
-        )
+        print_json(difference.as_json())
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("field", a.model, b.model):
+    for column in ("field", difference.first, difference.second):
         table.add_column(column, overflow="fold")
-    for name, values in fields.items():
+    for name, values in difference.fields.items():
         table.add_row(name, *(printable(value) for value in values))
-    console.print(table if fields else f"The cards of {a.model} and {b.model} say the same")
-    for line in [] if comparison is None else comparison_lines(comparison):
+    console.print(
+        table if difference.fields else f"The cards of {difference.first} and {difference.second} say the same"
+    )
+    for line in [] if difference.comparison is None else comparison_lines(difference.comparison):
         console.print(line)
-    if comparison is None and a.model != b.model:
+    if difference.comparison is None and difference.first != difference.second:
         console.print(
             "They were not evaluated on one and the same set: refund model evaluate NAME@VERSION --labels SET"
         )
@@ -135,22 +124,6 @@ def verify(
             console.print("No model is registered; build one with: refund model build")
     if any(one.faults for one in verified):
         raise typer.Exit(EXIT_NO)
-
-
-def card_differences(first: ModelCard, second: ModelCard) -> dict[str, tuple[object, object]]:
-    """The fields in which two cards differ, each with both values; those of metrics and the like one by one."""
-    flat = [dict(_flat(json.loads(card.to_json()))) for card in (first, second)]
-    names = sorted(flat[0].keys() | flat[1].keys())
-    values = {name: (flat[0].get(name), flat[1].get(name)) for name in names}
-    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
-
-
-def _flat(values: dict[str, object], before: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from refund.model_params import ModelParams
@@ -21,9 +23,8 @@ def run_action(params: ModelParams, services: Services, *, by: str, request: str
     Raises:
         ConfigurationError: as the action does; `ModelArtefactError` lists what `verify` found wrong.
     """
-    action = globals()[f"_{params.action}"]
     asked = {"request": request} if params.action in {"promote", "rollback"} else {}
-    answer: dict[str, Any] = action(params, services, by, **asked)
+    answer = ACTS[params.action](params, services, by, **asked)
     log.info("%s by %s: %s", params.action, by, answer)
     return answer
 
@@ -59,6 +60,25 @@ def _import(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
     from refund.lifecycle.import_model import import_model
 
     return {"model": import_model(services, params.source or "", by=by, progress=log.info).row.model}
+
+
+def _list(_params: ModelParams, services: Services, _by: str) -> dict[str, Any]:
+    return {"models": [row.as_json() for row in services.registry.list()]}
+
+
+def _show(params: ModelParams, services: Services, _by: str) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads(services.registry.resolve(params.model or params.alias).card.to_json())
+    return card
+
+
+def _diff(params: ModelParams, services: Services, _by: str) -> dict[str, Any]:
+    from refund.lifecycle.diff import diff_models
+
+    return diff_models(services, params.model or "", params.other or params.alias).as_json()
+
+
+def _history(params: ModelParams, services: Services, _by: str) -> dict[str, Any]:
+    return {"changes": [change.as_json() for change in services.registry.history(params.alias)[::-1]]}
 
 
 def _evaluate(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
@@ -104,3 +124,18 @@ def _rollback(params: ModelParams, services: Services, by: str, *, request: str)
 def _retire(params: ModelParams, services: Services, by: str) -> dict[str, Any]:
     row = services.registry.resolve(params.model or "")
     return {"model": row.model, "changed": services.registry.retire(row.model, by=by, reason=params.reason or "")}
+
+
+ACTS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "verify": _verify,
+    "list": _list,
+    "show": _show,
+    "diff": _diff,
+    "history": _history,
+    "build": _build,
+    "import": _import,
+    "evaluate": _evaluate,
+    "promote": _promote,
+    "rollback": _rollback,
+    "retire": _retire,
+}
