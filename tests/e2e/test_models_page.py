@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from refund.local.ports import Ports
-from refund.report.labels import category_label
 from tests.conftest import REPOSITORY, free_port
 from tests.e2e.driver import run_refund
 from tests.e2e.transcript import Replay, steps
 from tests.local.live import start, temporary_home
-from tests.test_docs import table_rows
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -65,18 +63,3 @@ def test_int8_is_as_good_as_the_plan_asks(replayed: Path) -> None:
         "SELECT (figures #>> '{top1,value}')::float8 AS top1 FROM reporting.evaluations WHERE model LIKE 'mobilenet%'"
     )
     assert run_refund(replayed, "sql", top1, "--json").json[0]["top1"] >= 0.84
-
-
-def test_the_table_of_departments_is_that_of_the_evaluations(replayed: Path) -> None:
-    rows = {row[0]: row for row in table_rows(PAGE.read_text(encoding="utf-8")) if len(row) == 6}
-    figures = "SELECT figures -> 'categories' AS categories FROM reporting.evaluations ORDER BY model DESC"
-    by_model = [answer["categories"] for answer in run_refund(replayed, "sql", figures, "--json").json]
-    for column, categories in zip((2, 4), by_model, strict=True):
-        measured = {category_label(entry["category"]): entry for entry in categories if entry["photos"]}
-        assert set(measured) == set(rows) - {"department", "all"}
-        for name, entry in measured.items():
-            assert int(rows[name][1].strip("\\*")) == entry["photos"]
-            for place, figure in ((column, "recall"), (column + 1, "coverage")):
-                shown = float(rows[name][place].split(" ")[0])
-                strays_by = abs(shown - entry[figure]["value"]) * entry["photos"]
-                assert strays_by < 1.1 + 0.005 * entry["photos"], (name, figure)  # one photograph, and rounding
