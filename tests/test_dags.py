@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,10 +73,8 @@ def test_the_form_of_refund_model_is_typed_and_offers_what_there_is_to_choose() 
 
 
 @pytest.fixture
-def act(services: Services, database: Roles, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The DAG's task, given connections and a context as a worker has them; answers what it returns."""
-    import airflow.sdk
-
+def connections(services: Services, database: Roles) -> Iterator[dict[str, str]]:
+    """The environment of a worker that reaches the stores; no model is left in them."""
     s3, app = services.objects.access, database.app
     extra = {
         "endpoint_url": s3.endpoint_url,
@@ -91,10 +92,21 @@ def act(services: Services, database: Roles, monkeypatch: pytest.MonkeyPatch) ->
             "password": app.password,
         },
     }
-    for name, fields in access.items():
-        monkeypatch.setenv(f"AIRFLOW_CONN_REFUND_{name}", json.dumps(fields))
-    monkeypatch.setenv("REFUND_CACHE_DIR", services.settings.cache_dir)
-    monkeypatch.setenv("REFUND_STAGING_ROOT", services.settings.staging_root)
+    environ = {f"AIRFLOW_CONN_REFUND_{name}": json.dumps(fields) for name, fields in access.items()}
+    environ |= {"REFUND_CACHE_DIR": services.settings.cache_dir, "REFUND_STAGING_ROOT": services.settings.staging_root}
+    yield environ
+    with Database(database.admin).connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")  # past the trigger that lets nobody do this
+        cursor.execute("TRUNCATE refund.model CASCADE")
+
+
+@pytest.fixture
+def act(connections: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The task of ``refund_model``, given connections and a context as a worker has them; answers what it returns."""
+    import airflow.sdk
+
+    for name, value in connections.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(REPOSITORY / "dags"))
     import refund_model
 
@@ -111,10 +123,7 @@ def act(services: Services, database: Roles, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(airflow.sdk, "get_current_context", lambda: context)
         return task.python_callable()
 
-    yield run
-    with Database(database.admin).connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SET session_replication_role = replica")  # past the trigger that lets nobody do this
-        cursor.execute("TRUNCATE refund.model CASCADE")
+    return run
 
 
 @pytest.fixture
@@ -202,3 +211,58 @@ def test_a_run_builds_and_evaluates(act: Any, services: Services, shared: Path) 
     json.dumps([built, figures])
     assert services.registry.resolve(built["model"]).accuracy == figures["accuracy"]
     assert act(action="promote", model=built["model"], reason="first")["changed"]
+
+
+RUN = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+for name, conf in json.loads(sys.argv[2]):
+    try:
+        run = getattr(importlib.import_module(name), name)().test(run_conf=conf, logical_date=None)
+        print("ANSWER", json.dumps(str(run.state)))
+    except Exception as exc:
+        print("ANSWER", json.dumps(f"{type(exc).__name__}: {exc}".splitlines()[0]))
+"""
+
+
+@pytest.mark.slow
+def test_both_dags_run_in_airflow_and_the_form_is_checked_before(
+    connections: dict[str, str], services: Services, two: tuple[str, str], tmp_path: Path
+) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "REFUND"))}
+    environ = {
+        **clean,
+        **connections,
+        "AIRFLOW_HOME": str(tmp_path / "home"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(tmp_path / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command], env=environ, capture_output=True, text=True, timeout=250, check=False
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    run("-m", "airflow", "db", "migrate")
+    run("-m", "airflow", "dags", "reserialize")
+    asked = [
+        ("refund_model", {"action": "promote", "model": "new@1", "reason": "as good, smaller"}),
+        ("refund_model", {"action": "rollback", "reason": "bags go wrong"}),
+        ("refund_model", {"action": "rollback", "reason": "once more"}),
+        ("refund_model", {"action": "explode"}),
+        ("refund_model", {}),
+        ("refund_quality", {}),
+        ("refund_quality", {"week_ending": "2026-11-15"}),
+    ]
+    lines = run("-c", RUN, str(REPOSITORY / "dags"), json.dumps(asked)).splitlines()
+    answers = [json.loads(line.removeprefix("ANSWER ")) for line in lines if line.startswith("ANSWER ")]
+    assert answers[:3] == ["success", "success", "failed"]
+    assert answers[3].startswith("ParamValidationError: "), answers[3]
+    assert answers[4:] == ["success", "success", "success"]
+    assert [(change.action, change.model, change.by) for change in services.registry.history("champion")[1:]] == [
+        ("promote", "new@1", "dag_test"),
+        ("rollback", "old@1", "dag_test"),
+    ]

@@ -23,8 +23,6 @@ from deploy.make_env import make_env
 from refund.settings import DatabaseAccess, S3Access
 from tests.conftest import REPOSITORY, free_port
 
-ROLES_SQL = REPOSITORY / "deploy" / "postgres" / "roles.sql"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
