@@ -17,6 +17,7 @@ from refund.model_params import ModelParams
 
 @dag(
     schedule=None,
+    is_paused_upon_creation=False,  # it runs only when asked, and a paused one would leave whoever asks waiting
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     params=trigger_form(ModelParams),

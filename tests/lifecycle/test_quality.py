@@ -180,8 +180,8 @@ def test_without_any_review_it_says_what_is_missing(services: Services, database
     assert tell_quality(row) == (
         f"{MODEL}, 7 days to 2026-08-02: insufficient_data. Nothing can be said yet: no review of the automatic "
         "decisions (6, refund review queue --audit) and none of the decisions sent to people (2, refund review queue). "
-        "Audits: 0 of the 6 wanted are reviewed; 0 were marked in 1 day. So few decisions, or an audit_share (now 0.3) "
-        "so small, give none: raise it."
+        "Audits: 0 of the 6 wanted are reviewed; 0 were marked in 1 day. This is the normal state at so few decisions, "
+        "not a fault; for more audits raise audit_share (now 0.3)."
     )
 
 

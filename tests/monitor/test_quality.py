@@ -164,9 +164,8 @@ PACE = AuditPace(
         ),
         (
             replace(PACE, marked=0, reviewed=0),
-            "0 of the 100 wanted are reviewed; 0 were marked in 7 days. So few decisions, or an audit_share (now "
-            "0.01) so "
-            "small, give none: raise it.",
+            "0 of the 100 wanted are reviewed; 0 were marked in 7 days. This is the normal state at so few decisions, "
+            "not a fault; for more audits raise audit_share (now 0.01).",
         ),
         (replace(PACE, marked=100, reviewed=100), "100 of the 100 wanted are reviewed; 100 were marked in 7 days."),
         (replace(PACE, decisions=0), "none are needed, the machine decided nothing alone."),

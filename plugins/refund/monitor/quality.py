@@ -225,7 +225,10 @@ def tell_audits(pace: AuditPace) -> str:
     if pace.reviewed >= pace.required:
         return f"{said}."
     if not pace.marked:
-        return f"{said}. So few decisions, or an audit_share (now {pace.audit_share:g}) so small, give none: raise it."
+        return (
+            f"{said}. This is the normal state at so few decisions, not a fault; for more audits raise audit_share "
+            f"(now {pace.audit_share:g})."
+        )
     if pace.marked >= pace.required:
         return f"{said}. Once these are reviewed there are enough."
     needed = math.ceil(pace.required / pace.marked_a_day)
