@@ -68,6 +68,7 @@ def test_everything_of_the_package_is_in_it_and_nothing_else(archive: ZipFile) -
         "refund/store/migrations/env.py",
         "refund/store/migrations/versions/0001_initial.sql",
         "refund/store/migrations/versions/0002_models.sql",
+        "refund/store/migrations/versions/0003_reliability.sql",
         "refund/report/templates/report.html.j2",
         "refund/airflow_plugin.py",
     ],

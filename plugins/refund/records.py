@@ -180,3 +180,6 @@ class Reconciliation:
     unchanged: int
     decisions: int
     adds_up: bool
+    packed: int | None = None  # photos in packs and prediction files; None in reports of earlier releases
+    predicted: int | None = None
+    overtaken: int | None = None  # of the unchanged: published by another run while this one was at work

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -145,7 +145,7 @@ def test_a_run_cleared_late_does_not_replace_a_version_that_a_later_run_saw(role
     assert rows(roles.analyst, "SELECT bool_and(adds_up) FROM reporting.reconciliation") == [(True,)]
 
 
-@pytest.mark.parametrize("newer", [replace(A, category="bags"), replace(A, reason="corrupt")])
+@pytest.mark.parametrize("newer", [replace(A, category="bags"), replace(A, reason="decode_crashed")])
 def test_a_run_cleared_late_does_not_supersede_what_a_later_run_decided(roles: Roles, newer: Photo) -> None:
     begin(roles.app, "r1")  # fails
     night(roles.app, "r2", newer, threshold=0.9)
@@ -170,6 +170,61 @@ def test_a_run_cleared_late_does_not_supersede_what_a_later_run_left_unchanged(r
     assert rows(roles.analyst, "SELECT run_id, predicted_category FROM reporting.photos") == [("r1", "shoes")]
     decisions = "SELECT run_id, superseded_by FROM refund.decision ORDER BY 1"
     assert rows(roles.owner, decisions) == [("r1", None), ("r2", "r3")]
+
+
+# --- two runs at once ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, {"model": OTHER_MODEL}])
+def test_the_second_of_two_runs_leaves_what_the_first_published_as_a_run_after_it_would(
+    roles: Roles, params: dict[str, Any]
+) -> None:
+    """Both listed A, B and BAD before either published; `params` are the second's."""
+    begin(roles.app, "r1")
+    begin(roles.app, "r2", **params)
+    night(roles.app, "r1", A, BAD)
+    decided = rows(roles.owner, "SELECT * FROM refund.decision ORDER BY photo_id")
+    second = night(roles.app, "r2", A, B, BAD, **params)
+    if params:  # another model decides anew; a photo that cannot be decoded cannot be by it either
+        assert second == OutcomeCounts(photos=3, classified=2, rejected=0, unchanged=1)
+        assert rows(roles.analyst, "SELECT DISTINCT run_id FROM reporting.photos WHERE outcome = 'classified'") == [
+            ("r2",)
+        ]
+    else:
+        assert second == OutcomeCounts(photos=3, classified=1, rejected=0, unchanged=2)
+        assert rows(roles.owner, "SELECT * FROM refund.decision WHERE run_id = 'r1'") == decided
+    assert rows(roles.analyst, "SELECT packed, predicted, overtaken, adds_up FROM reporting.reconciliation") == [
+        (2, 1, 0, True),
+        (second.classified, second.classified, second.unchanged, True),
+    ]
+    ((notes,),) = rows(roles.analyst, "SELECT notes FROM reporting.runs WHERE run_id = 'r2'")
+    assert notes == [
+        f"another run published {second.unchanged} of these photos while this one was at work: left unchanged"
+    ]
+
+
+def test_the_second_of_two_runs_decides_anew_where_it_was_told_to(roles: Roles) -> None:
+    begin(roles.app, "r1")
+    begin(roles.app, "r2", params={"review_threshold": 0.5, "force": True})
+    night(roles.app, "r1", A)
+    assert night(roles.app, "r2", A).classified == 1
+    assert rows(roles.owner, "SELECT run_id, superseded_by FROM refund.decision ORDER BY 1") == [
+        ("r1", "r2"), ("r2", None),
+    ]  # fmt: skip
+
+
+def test_a_rejection_of_the_moment_does_not_stand_against_the_second_run(roles: Roles) -> None:
+    begin(roles.app, "r1")
+    begin(roles.app, "r2")
+    night(roles.app, "r1", replace(A, reason="decode_timeout"))
+    assert night(roles.app, "r2", A).classified == 1
+
+
+def test_of_two_runs_the_one_that_began_later_is_the_newer_whatever_the_clock_said(roles: Roles) -> None:
+    """The clock was set back between them."""
+    night(roles.app, "r1", A, started_at=NOON)
+    night(roles.app, "r2", replace(A, category="bags"), threshold=0.9, started_at=NOON - timedelta(days=2))
+    assert rows(roles.analyst, "SELECT run_id, predicted_category FROM reporting.photos") == [("r2", "bags")]
 
 
 @pytest.mark.parametrize(("table", "took", "listed"), [("run_photo", 2, 3), ("decision", 1, 2)])

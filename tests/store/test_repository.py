@@ -107,7 +107,8 @@ def test_outcomes_stand_for_the_same_model_taxonomy_and_threshold(roles: Roles, 
 
 def test_what_a_later_run_superseded_does_not_stand(roles: Roles, repository: Repository) -> None:
     night(roles.app, "r1", A, BAD)
-    night(roles.app, "r2", replace(A, reason="vanished"), replace(BAD, reason="decode_timeout"))
+    forced = {"review_threshold": 0.5, "force": True}
+    night(roles.app, "r2", replace(A, reason="vanished"), replace(BAD, reason="decode_timeout"), params=forced)
     assert standing(repository) == set()
 
 

@@ -85,8 +85,8 @@ WHERE run_id = %(run_id)s AND outcome <> 'unchanged' AND photo_date < %(run_date
 """
 
 RECONCILIATION = """
-SELECT manifest, outcomes, classified, rejected, unchanged, decisions, adds_up FROM reporting.reconciliation
-WHERE run_id = %(run_id)s
+SELECT manifest, outcomes, classified, rejected, unchanged, decisions, adds_up, packed, predicted, overtaken
+FROM reporting.reconciliation WHERE run_id = %(run_id)s
 """
 
 RUN = "SELECT run_date, stage_seconds, taxonomy_version FROM refund.run WHERE run_id = %(run_id)s"

@@ -75,7 +75,7 @@ WHERE d.photo_date = ANY (%(photo_dates)s::date[]) AND d.superseded_by IS NULL A
 UNION ALL
 SELECT p.photo_id::text FROM refund.run_photo p
 WHERE p.photo_date = ANY (%(photo_dates)s::date[]) AND p.superseded_by IS NULL AND p.run_id <> %(run_id)s
-  AND p.outcome = 'rejected' AND p.reason = ANY (%(final_reasons)s::text[])
+  AND p.outcome = 'rejected' AND p.requeued_at IS NULL AND p.reason = ANY (%(final_reasons)s::text[])
 """
 
 SAVE_REPORT = """
@@ -238,8 +238,8 @@ class Repository:
         """Photos of these dates that tonight need not look at again.
 
         Their live decision was made with the same model, taxonomy version and threshold, or they are rejected for a
-        reason that lies in the photo itself. What ``exclude_run_id`` decided does not count: a run that is cleared
-        makes its own plan again.
+        reason that lies in the photo itself and were not requeued since. What ``exclude_run_id`` decided does not
+        count: a run that is cleared makes its own plan again.
         """
         values = {
             "photo_dates": list(photo_dates),
