@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -91,22 +92,29 @@ class World:
         }
 
 
-@pytest.fixture
-def world(postgres: Roles, s3_moto: S3Access, tmp_path: Path) -> Iterator[World]:
-    """A migrated database, an empty bucket and a champion."""
+@contextmanager
+def new_world(postgres: Roles, s3_moto: S3Access, folder: Path) -> Iterator[World]:
+    """A migrated database, an empty bucket and a champion; ``folder`` gets the files."""
     s3 = replace(s3_moto, bucket=f"night-{secrets.token_hex(6)}")
     make_bucket(s3)
     settings = Settings(
-        staging_root=(tmp_path / "staging").as_uri(),
-        cache_dir=str(tmp_path / "cache"),
-        report_dir=str(tmp_path / "reports"),
+        staging_root=(folder / "staging").as_uri(),
+        cache_dir=str(folder / "cache"),
+        report_dir=str(folder / "reports"),
         decode_workers=1,
         inference_threads=1,
     )
-    (tmp_path / "staging").mkdir()
+    (folder / "staging").mkdir()
     with fresh_database(postgres) as roles:
         migrate(roles.owner)
         with open_services(settings=settings, s3=s3, database=roles.app) as services:
-            world = World(services=services, roles=roles, s3=s3, folder=tmp_path)
+            world = World(services=services, roles=roles, s3=s3, folder=folder)
             world.promote(world.register("1"))
             yield world
+
+
+@pytest.fixture
+def world(postgres: Roles, s3_moto: S3Access, tmp_path: Path) -> Iterator[World]:
+    """A world of this test alone."""
+    with new_world(postgres, s3_moto, tmp_path) as world:
+        yield world

@@ -142,7 +142,7 @@ def translate(exc: psycopg2.Error, *, access: DatabaseAccess, connecting: bool =
     import psycopg2
     from psycopg2 import errors
 
-    text = " ".join(str(exc).split()) or type(exc).__name__
+    text = " ".join(str(exc).split()).rstrip(".") or type(exc).__name__
     if connecting and any(phrase in text for phrase in _UNTRUSTED):
         return SettingsError(
             f"the connection to Postgres at {access.place} is not trusted: {text}. Expected a certificate for the host "
@@ -154,6 +154,13 @@ def translate(exc: psycopg2.Error, *, access: DatabaseAccess, connecting: bool =
             f"Postgres refused {access.place}: {text}. Correct login, password or schema (the database name) in the "
             f"Airflow connection refund_db (refund migrate takes refund_db_owner, refund sql refund_db_analyst); role "
             f"and database must exist"
+        )
+    if isinstance(exc, errors.ReadOnlySqlTransaction) or (
+        isinstance(exc, errors.FeatureNotSupported) and "during recovery" in text  # what BEGIN READ WRITE is told
+    ):
+        return DatabaseUnavailableError(
+            f"Postgres at {access.place} is a standby or read-only and takes no rows: {text}. The task retries; if it "
+            f"goes on, point the Airflow connection refund_db at the primary, or promote this server"
         )
     if isinstance(exc, errors.InsufficientPrivilege):
         return AccessDeniedError(
