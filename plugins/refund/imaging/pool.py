@@ -2,7 +2,12 @@
 
 The task's process starts one clean interpreter (`python -m refund.imaging.pool`) as a plain subprocess, which works
 under Airflow's LocalExecutor and in Celery's daemonic workers alike; that interpreter forks and watches the children
-that decode. Bodies go out and facts come back through its pipes; pixels go straight into the pack's file.
+that decode. Bodies lie in memory that those processes may only read (`refund.imaging.pool_arena`), tickets go out and
+facts come back through pipes, pixels go straight into the pack's file.
+
+What a task that decodes may take, above what it needs anyway: in its own process the arena, of `IN_FLIGHT_BYTES` or of
+one photo of ``limits.max_bytes`` where that is more; in the interpreter about 50 MB and, while it hashes a photo that
+failed, a copy of it; in each child ``memory_bytes`` besides the arena, which is the same memory in all of them.
 """
 
 from __future__ import annotations
@@ -15,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
@@ -24,11 +29,14 @@ from typing import IO, Any, Self, cast
 from refund.errors import DecoderPoolError, RejectedPhotoError, StagingMissingError
 from refund.imaging.decode import DEFAULT_SIZE, check_bytes
 from refund.imaging.examine import rejected_facts
-from refund.imaging.pool_wire import CONTROL_TICKET, PHOTO_HEADER, PoolConfig, facts_from_payload, take_answers
+from refund.imaging.pool_arena import Arena
+from refund.imaging.pool_wire import CONTROL_TICKET, TICKET, PoolConfig, facts_from_payload, take_answers
 from refund.records import ImageLimits, PhotoFacts
 
-IN_FLIGHT_BYTES = 64 * 1024 * 1024
+IN_FLIGHT_BYTES = 32 * 1024 * 1024  # two of the largest photos that are taken by default; many ordinary ones
 IN_FLIGHT_PHOTOS_PER_WORKER = 64
+_AMPLE_PHOTOS_PER_WORKER = 24  # with so many in flight nobody waits for the next, and tickets can go out together
+_TICKETS_TOGETHER = 8
 _START_S = 60.0
 _STOP_S = 5.0
 _FRUITLESS_STARTS = 3  # interpreters that may die in a row without a single answer
@@ -40,6 +48,13 @@ class _InterpreterDiedError(Exception):
     """The decoding interpreter ended or fell silent; its last words."""
 
 
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    slot: int
+    offset: int  # in the arena
+    length: int
+
+
 class DecoderPool:
     """Isolated decoding into one pack: use it as a context manager, feed it (slot, body) pairs, take the facts.
 
@@ -47,7 +62,7 @@ class DecoderPool:
         pixels_path: the pack's pixels, made by `refund.imaging.pack.create_pixels`.
         limits: what a photo may measure.
         workers: decoding children.
-        memory_bytes: address space of one child (Linux).
+        memory_bytes: address space of one child, the arena not counted (Linux).
         timeout_s: wall-clock and CPU time for one photo.
         size: width and height of the pack's pixels.
     """
@@ -74,6 +89,8 @@ class DecoderPool:
             size=size,
         )
         self._interpreter: _Interpreter | None = None
+        self._arena: Arena | None = None
+        self._in_flight: dict[int, _InFlight] = {}  # by ticket
         self._last_ticket = CONTROL_TICKET
         self._decoding = False
 
@@ -87,7 +104,16 @@ class DecoderPool:
         self.close()
 
     def close(self) -> None:
-        """End the interpreter and its children; harmless when there are none."""
+        """End the interpreter and its children and free the arena; harmless when there are none."""
+        arena, self._arena = self._arena, None
+        self._in_flight.clear()
+        try:
+            self._stop()
+        finally:
+            if arena is not None:
+                arena.close()
+
+    def _stop(self) -> None:
         interpreter, self._interpreter = self._interpreter, None
         if interpreter is not None:
             interpreter.stop()
@@ -100,59 +126,55 @@ class DecoderPool:
     def decode(self, items: Iterable[tuple[int, bytes]]) -> Iterator[PhotoFacts]:
         """Decode (slot, body) pairs; give exactly one `PhotoFacts` for each, in the order they get ready.
 
-        Pulls from ``items`` only while few photos are in flight, so memory is bounded by `IN_FLIGHT_BYTES`. A photo
-        over which a child crashes, hangs or swells twice, the second time alone, is rejected; the others of that child
-        are decoded again.
+        Pulls from ``items`` only while few photos are in flight and the arena had room for the last, so one body at
+        most is held outside of it. A photo over which a child crashes, hangs or swells twice, the second time alone, is
+        rejected; the others of that child are decoded again.
 
         Raises:
-            DecoderPoolError: the interpreter died several times in a row, or cannot write the pack.
+            DecoderPoolError: the interpreter died several times in a row, or cannot write the pack; no arena.
             ValueError: a slot that the pack does not have.
         """
         if self._decoding:
             msg = "this pool is decoding already; one decode() at a time"
             raise RuntimeError(msg)
         self._decoding = True
-        in_flight: dict[int, tuple[int, bytes]] = {}
         finished = False
         try:
-            yield from self._decode(iter(items), in_flight)
+            yield from self._decode(iter(items))
             finished = True
         finally:
             self._decoding = False
             if not finished:  # what is in flight would answer the next call's questions
                 self.close()
 
-    def _decode(
-        self, source: Iterator[tuple[int, bytes]], in_flight: dict[int, tuple[int, bytes]]
-    ) -> Iterator[PhotoFacts]:
+    def _decode(self, source: Iterator[tuple[int, bytes]]) -> Iterator[PhotoFacts]:
+        held: tuple[int, bytes] | None = None  # pulled, but the arena has no room for it yet
         deaths, more = 0, True
-        most_photos = IN_FLIGHT_PHOTOS_PER_WORKER * self._config.workers
-        in_flight_bytes = 0
-        while more or in_flight:
-            if more and len(in_flight) < most_photos and (in_flight_bytes < IN_FLIGHT_BYTES or not in_flight):
-                item = next(source, None)
-                if item is None:
-                    more = False
-                    continue
-                slot, body = item
+        most = IN_FLIGHT_PHOTOS_PER_WORKER * self._config.workers
+        while more or held is not None or self._in_flight:
+            if more and held is None and len(self._in_flight) < most:
+                held = next(source, None)
+                more = held is not None
+            if held is not None:
                 try:
-                    check_bytes(body, self._config.limits)
+                    check_bytes(held[1], self._config.limits)
                 except RejectedPhotoError as exc:
-                    yield rejected_facts(slot, body, exc)
+                    facts, held = [rejected_facts(*held, exc)], None
+                    yield from facts
                     continue
-                self._last_ticket += 1
-                in_flight[self._last_ticket] = (slot, body)
-                in_flight_bytes += len(body)
-                self._running(in_flight, but=self._last_ticket).send(self._last_ticket, slot, body)
-                wait = False
-            else:
-                wait = True
+                if self._hand_over(*held):
+                    held = None
+                    if more and self._can_wait():
+                        continue
+            if not self._in_flight:
+                continue
+            wait = held is not None or not more or len(self._in_flight) >= most
             try:
-                answers = self._running(in_flight).exchange(wait=wait, patience_s=3 * self._config.timeout_s + 30)
-                facts = [facts_from_payload(in_flight[ticket][0], payload) for ticket, payload in answers]
+                answers = self._running().exchange(wait=wait, patience_s=3 * self._config.timeout_s + 30)
+                facts = [facts_from_payload(self._in_flight[ticket].slot, payload) for ticket, payload in answers]
             except (_InterpreterDiedError, KeyError, ValueError) as exc:
                 deaths += 1
-                self.close()
+                self._stop()  # and leave the arena as it is: the next interpreter finds everything there
                 if deaths >= _FRUITLESS_STARTS:
                     msg = (
                         f"the decoding interpreter died {deaths} times in a row ({exc}); look for the kernel's "
@@ -161,35 +183,56 @@ class DecoderPool:
                     raise DecoderPoolError(msg) from exc
                 continue
             for ticket, _ in answers:
-                in_flight_bytes -= len(in_flight.pop(ticket)[1])
+                photo = self._in_flight.pop(ticket)
+                self._shared().free(photo.offset, photo.length)
             if facts:
                 deaths = 0
             yield from facts
 
-    def _running(
-        self, in_flight: dict[int, tuple[int, bytes]] | None = None, *, but: int | None = None
-    ) -> _Interpreter:
-        """The interpreter; a new one is given everything that is in flight, but for the ticket ``but``."""
+    def _hand_over(self, slot: int, body: bytes) -> bool:
+        """Put the body into the arena and its ticket into the outbox; say whether there was room."""
+        interpreter = self._running()
+        interpreter.check_slot(slot)
+        offset = self._shared().put(body)
+        if offset is None:
+            return False
+        self._last_ticket += 1
+        self._in_flight[self._last_ticket] = photo = _InFlight(slot, offset, len(body))
+        interpreter.send(self._last_ticket, photo)
+        return True
+
+    def _can_wait(self) -> bool:
+        """Whether tickets may stay in the outbox for now; to wake the interpreter for each costs both sides more."""
+        ample = _AMPLE_PHOTOS_PER_WORKER * self._config.workers
+        return len(self._in_flight) > ample and self._running().unsent < _TICKETS_TOGETHER
+
+    def _running(self) -> _Interpreter:
+        """The interpreter; a new one is given everything that is in flight."""
         if self._interpreter is None:
-            self._interpreter = _Interpreter(self._config)
-            for ticket, (slot, body) in (in_flight or {}).items():
-                if ticket != but:
-                    self._interpreter.send(ticket, slot, body)
+            self._interpreter = _Interpreter(self._config, arena_fd=self._shared().fd)
+            for ticket, photo in self._in_flight.items():
+                self._interpreter.send(ticket, photo)
         return self._interpreter
+
+    def _shared(self) -> Arena:
+        if self._arena is None:
+            self._arena = Arena(max(IN_FLIGHT_BYTES, self._config.limits.max_bytes))
+        return self._arena
 
 
 class _Interpreter:
     """The subprocess and its pipes, neither of which is ever waited for while the other could be served."""
 
-    def __init__(self, config: PoolConfig) -> None:
+    def __init__(self, config: PoolConfig, *, arena_fd: int) -> None:
         if not Path(config.pixels_path).exists():
             raise StagingMissingError(uri=config.pixels_path)
-        self._outbox: deque[memoryview] = deque()
+        self._outbox = bytearray()
         self._inbox = bytearray()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by stop)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-m", "refund.imaging.pool", config.to_json()],
+                [sys.executable, "-P", "-s", "-m", "refund.imaging.pool", config.to_json(), str(arena_fd)],
+                pass_fds=(arena_fd,),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -226,13 +269,18 @@ class _Interpreter:
             msg = f"the decoding interpreter {sys.executable} did not start: {exc}"
             raise DecoderPoolError(msg) from exc
 
-    def send(self, ticket: int, slot: int, body: bytes) -> None:
+    def check_slot(self, slot: int) -> None:
         if not 0 <= slot < self._count:
             msg = f"slot {slot} does not exist, the pack has {self._count}"
             raise ValueError(msg)
-        self._outbox.append(memoryview(PHOTO_HEADER.pack(ticket, slot, len(body))))
-        if body:
-            self._outbox.append(memoryview(body))
+
+    @property
+    def unsent(self) -> int:
+        """Tickets that no pipe has taken yet."""
+        return len(self._outbox) // TICKET.size
+
+    def send(self, ticket: int, photo: _InFlight) -> None:
+        self._outbox += TICKET.pack(ticket, photo.slot, photo.offset, photo.length)
 
     def exchange(self, *, wait: bool, patience_s: float) -> list[tuple[int, dict[str, Any]]]:
         """Send what the pipe takes and return the answers that are there; with ``wait``, at least one."""
@@ -274,14 +322,9 @@ class _Interpreter:
         return read
 
     def _write(self) -> None:
-        while self._outbox:
-            view = self._outbox[0]
-            written = os.write(self._stdin.fileno(), view)
-            if written < len(view):
-                self._outbox[0] = view[written:]
-                return
-            self._outbox.popleft()
-        self._selector.unregister(self._stdin)
+        del self._outbox[: os.write(self._stdin.fileno(), self._outbox)]
+        if not self._outbox:
+            self._selector.unregister(self._stdin)
 
     def _last_words(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):

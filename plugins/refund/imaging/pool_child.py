@@ -1,4 +1,4 @@
-"""A decoding child: takes photos one after another from a socket, writes their pixels, answers with facts.
+"""A decoding child: takes tickets from a socket, reads their photos where they lie, writes pixels, answers with facts.
 
 Runs in a process forked by `refund.imaging.pool_server`, under limits; whatever happens to it, only the photo in its
 hands is lost.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
 import resource
 import signal
@@ -17,21 +18,27 @@ import time
 from typing import NoReturn
 
 from refund.imaging.examine import examine_photo
-from refund.imaging.pool_wire import CONTROL_TICKET, PHOTO_HEADER, PoolConfig, answer_frame, facts_payload
+from refund.imaging.pool_wire import CONTROL_TICKET, TICKET, PoolConfig, answer_frame, facts_payload, take_tickets
 
 OUT_OF_MEMORY_STATUS = 42  # exit status that means: the memory limit was reached
 _LOWEST_KEPT_FD = 100
 _PR_SET_PDEATHSIG = 1
+_ANSWERS_TOGETHER = 8  # half of what the server lets a child have, so that it never runs dry
+_ANSWER_WAIT_S = 0.05
+_TICKETS_AT_ONCE = 64
 
 
-def run_child(sock_fd: int, pixels_fd: int, *, pixels_offset: int, config: PoolConfig) -> NoReturn:
-    """Decode until the socket closes; never returns into the forked copy of the server."""
+def run_child(sock_fd: int, pixels_fd: int, bodies: mmap.mmap, *, pixels_offset: int, config: PoolConfig) -> NoReturn:
+    """Decode until the socket closes; never returns into the forked copy of the server.
+
+    ``bodies`` is the arena as the server mapped it, readable only; the mapping is inherited, its descriptor is not.
+    """
     status = 70
     try:
         sock_fd, pixels_fd = _keep_only(sock_fd, pixels_fd)
-        _limit(config, pixels_fd)
+        _limit(config, pixels_fd, arena_bytes=len(bodies))
         with socket.socket(fileno=sock_fd) as sock:
-            _serve(sock, pixels_fd, pixels_offset, config)
+            _serve(sock, bodies, pixels_fd, pixels_offset, config)
         status = 0
     except MemoryError:
         status = OUT_OF_MEMORY_STATUS
@@ -54,7 +61,7 @@ def _keep_only(sock_fd: int, pixels_fd: int) -> tuple[int, int]:
     return kept_sock, kept_pixels
 
 
-def _limit(config: PoolConfig, pixels_fd: int) -> None:
+def _limit(config: PoolConfig, pixels_fd: int, *, arena_bytes: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
@@ -62,7 +69,7 @@ def _limit(config: PoolConfig, pixels_fd: int) -> None:
     _set_limit(resource.RLIMIT_CORE, 0)
     _set_limit(resource.RLIMIT_FSIZE, os.fstat(pixels_fd).st_size)
     _set_limit(resource.RLIMIT_NOFILE, 64)
-    _set_limit(resource.RLIMIT_AS, config.memory_bytes)
+    _set_limit(resource.RLIMIT_AS, config.memory_bytes + arena_bytes)  # the arena is mapped, but it is not the child's
 
 
 def _set_limit(kind: int, soft: int) -> None:
@@ -73,39 +80,38 @@ def _set_limit(kind: int, soft: int) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def _serve(sock: socket.socket, pixels_fd: int, pixels_offset: int, config: PoolConfig) -> None:
+def _serve(sock: socket.socket, bodies: mmap.mmap, pixels_fd: int, pixels_offset: int, config: PoolConfig) -> None:
+    """Answers go back several at once; if this child dies, the photos whose answers it kept are decoded again."""
     photo_bytes = config.size[0] * config.size[1] * 3
-    while (header := _receive(sock, PHOTO_HEADER.size)) is not None:
-        ticket, slot, length = PHOTO_HEADER.unpack(header)
-        body = _receive(sock, length)
-        if body is None:
-            return
-        # RLIMIT_CPU counts from the start of the process, so the limit moves with every photo.
-        _set_limit(resource.RLIMIT_CPU, int(time.process_time() + config.timeout_s) + 1)
-        facts, pixels = examine_photo(slot, bytes(body), limits=config.limits, size=config.size)
-        try:
-            if pixels is not None:
-                _write(pixels_fd, pixels.tobytes(), pixels_offset + slot * photo_bytes)
-        except OSError as exc:
-            fatal = f"pixels of slot {slot} could not be written to {config.pixels_path}: {exc.strerror}"
-            sock.sendall(answer_frame(CONTROL_TICKET, {"fatal": fatal}))
-            return
-        sock.sendall(answer_frame(ticket, facts_payload(facts)))
+    patience_s = min(_ANSWER_WAIT_S, config.timeout_s / 10)  # the server's clock for a photo runs from the last answer
+    inbox, answers, answered, sent_at = bytearray(), bytearray(), 0, time.monotonic()
+    while received := sock.recv(_TICKETS_AT_ONCE * TICKET.size):
+        inbox += received
+        for ticket, slot, offset, length in take_tickets(inbox):
+            # RLIMIT_CPU counts from the start of the process, so the limit moves with every photo.
+            _set_limit(resource.RLIMIT_CPU, int(time.process_time() + config.timeout_s) + 1)
+            body = bodies[offset : offset + length]
+            facts, pixels = examine_photo(slot, body, limits=config.limits, size=config.size)
+            try:
+                if pixels is not None:
+                    _write(pixels_fd, pixels.data.cast("B"), pixels_offset + slot * photo_bytes)
+            except OSError as exc:
+                fatal = f"pixels of slot {slot} could not be written to {config.pixels_path}: {exc.strerror}"
+                sock.sendall(answers + answer_frame(CONTROL_TICKET, {"fatal": fatal}))
+                return
+            answers += answer_frame(ticket, facts_payload(facts))
+            answered += 1
+            if answered % _ANSWERS_TOGETHER == 0 or time.monotonic() - sent_at > patience_s:
+                sock.sendall(answers)
+                answers.clear()
+                sent_at = time.monotonic()
+        if answers:
+            sock.sendall(answers)
+            answers.clear()
+        sent_at = time.monotonic()
 
 
-def _receive(sock: socket.socket, length: int) -> bytearray | None:
-    buffer = bytearray(length)
-    view, got = memoryview(buffer), 0
-    while got < length:
-        count = sock.recv_into(view[got:])
-        if count == 0:
-            return None
-        got += count
-    return buffer
-
-
-def _write(fd: int, pixels: bytes, offset: int) -> None:
-    view = memoryview(pixels)
+def _write(fd: int, view: memoryview, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written

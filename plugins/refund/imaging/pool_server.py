@@ -1,4 +1,4 @@
-"""The decoding interpreter: hands photos to forked children, watches them, and reports what became of each photo.
+"""The decoding interpreter: hands tickets to forked children, watches them, and reports what became of each photo.
 
 One loop without threads and without a blocking call, so that no full pipe can stop it and forking stays safe. It ends,
 and ends its children, when its standard input closes or its parent changes.
@@ -21,19 +21,20 @@ from refund.errors import ReasonCode, RefundError, RejectedPhotoError
 from refund.imaging.decode import load_plugins
 from refund.imaging.examine import rejected_facts
 from refund.imaging.pack import pixels_layout
+from refund.imaging.pool_arena import read_only
 from refund.imaging.pool_child import OUT_OF_MEMORY_STATUS, run_child
 from refund.imaging.pool_wire import (
     CONTROL_TICKET,
-    PHOTO_HEADER,
+    TICKET,
     PoolConfig,
     answer_frame,
     facts_from_payload,
     facts_payload,
-    take_answers,
+    take_answer_frames,
+    take_tickets,
 )
 
 _CHILD_PHOTOS = 16  # photos a child may have before it answers: enough to keep it busy, few to repeat when it dies
-_CHILD_BYTES = 8 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _IDLE_DEATHS = 5  # children that die without a photo in hand before the pool gives up
 _PARENT_CHECK_S = 1.0
@@ -45,7 +46,8 @@ _ANSWER_WAIT_S = 0.05
 class _Photo:
     ticket: int
     slot: int
-    body: bytearray
+    offset: int  # of its body in the arena
+    length: int
     failed: bool = False  # it was in the hands of a child that failed; now it goes alone
 
 
@@ -54,7 +56,6 @@ class _Child:
     pid: int
     sock: socket.socket
     photos: deque[_Photo] = field(default_factory=deque)  # in order; the child has the first in its hands
-    outbox: deque[memoryview] = field(default_factory=deque)
     inbox: bytearray = field(default_factory=bytearray)
     began_at: float = 0.0  # monotonic: when it could begin with the first photo
     timed_out: bool = False
@@ -68,11 +69,11 @@ class _PoolBrokenError(Exception):
     """No photo's fault; the text goes to the parent."""
 
 
-def serve(config: PoolConfig) -> int:
-    """Answer photos from standard input on standard output until the input ends; the process's exit status."""
+def serve(config: PoolConfig, arena_fd: int) -> int:
+    """Answer tickets from standard input on standard output until the input ends; the process's exit status."""
     answers_fd = os.dup(1)
     os.dup2(2, 1)  # a stray print must not end up among the answers
-    server = _Server(config, answers_fd)
+    server = _Server(config, answers_fd, arena_fd)
     try:
         server.run()
     except _PoolBrokenError as exc:
@@ -86,17 +87,17 @@ def serve(config: PoolConfig) -> int:
 
 
 class _Server:
-    def __init__(self, config: PoolConfig, answers_fd: int) -> None:
+    def __init__(self, config: PoolConfig, answers_fd: int, arena_fd: int) -> None:
         self._config = config
+        self._bodies = read_only(arena_fd)
+        os.close(arena_fd)
         self._answers_fd = answers_fd
         self._parent = os.getppid()
         self._selector = selectors.DefaultSelector()
         self._children: list[_Child] = []
         self._waiting: deque[_Photo] = deque()
         self._alone: deque[_Photo] = deque()
-        self._header = bytearray(PHOTO_HEADER.size)
-        self._incoming: _Photo | None = None  # its body is being read
-        self._filled = 0  # bytes of the header, or of that body, that are there
+        self._inbox = bytearray()
         self._outbox = bytearray()
         self._woken_at = 0.0  # monotonic: when answers were last written
         self._input_open = True
@@ -108,15 +109,16 @@ class _Server:
         os.set_blocking(self._answers_fd, False)
         self._selector.register(0, selectors.EVENT_READ)
         while self._input_open and os.getppid() == self._parent:
-            self._hand_out()
+            while not self._hand_out():  # a child was lost over it, and another is there
+                pass
             self._watch_answers()
-            for key, events in self._selector.select(self._next_deadline_s()):
+            for key, _ in self._selector.select(self._next_deadline_s()):
                 if key.fd == 0:
-                    self._read_photos()
+                    self._read_tickets()
                 elif key.fd == self._answers_fd:
                     self._write_answers()
                 elif key.data in self._children:
-                    self._converse(key.data, events)
+                    self._listen(key.data)
             self._stop_overdue()
 
     def _prepare(self) -> None:
@@ -147,7 +149,9 @@ class _Server:
             msg = f"no decoding child could be started: {exc.strerror}"
             raise _PoolBrokenError(msg) from exc
         if pid == 0:
-            run_child(theirs.fileno(), self._pixels_fd, pixels_offset=self._pixels_offset, config=self._config)
+            run_child(
+                theirs.fileno(), self._pixels_fd, self._bodies, pixels_offset=self._pixels_offset, config=self._config
+            )
         theirs.close()
         ours.setblocking(False)
         child = _Child(pid=pid, sock=ours)
@@ -156,32 +160,13 @@ class _Server:
 
     # --- the parent -------------------------------------------------------------------------------------------------
 
-    def _read_photos(self) -> None:
-        """Read what is there, straight into its final place: a photo is copied nowhere else on its way."""
-        try:
-            while True:
-                target = self._header if self._incoming is None else self._incoming.body
-                count = os.readv(0, [memoryview(target)[self._filled :]])
-                if not count:
-                    self._input_open = False
-                    return
-                self._filled += count
-                if self._filled == len(target):
-                    self._filled = 0
-                    self._accept()
-        except BlockingIOError:
-            return
-
-    def _accept(self) -> None:
-        photo = self._incoming
-        if photo is None:
-            ticket, slot, length = PHOTO_HEADER.unpack(self._header)
-            photo = _Photo(ticket, slot, bytearray(length))
-            if length:
-                self._incoming = photo
-                return
-        self._incoming = None
-        self._waiting.append(photo)
+    def _read_tickets(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            received = os.read(0, _READ_BYTES)
+            if not received:
+                self._input_open = False
+            self._inbox += received
+            self._waiting.extend(_Photo(*ticket) for ticket in take_tickets(self._inbox))
 
     def _watch_answers(self) -> None:
         watched = self._answers_fd in self._selector.get_map()
@@ -213,57 +198,55 @@ class _Server:
 
     # --- the children -----------------------------------------------------------------------------------------------
 
-    def _hand_out(self) -> None:
-        share = min(_CHILD_PHOTOS, -(-len(self._waiting) // max(1, len(self._children))))
+    def _hand_out(self) -> bool:
+        """Give every child its share; False when one of them could not take it any more."""
+        share = min(_CHILD_PHOTOS, max(1, -(-len(self._waiting) // len(self._children))))
         for child in self._children:
+            given: list[_Photo] = []
             if self._alone:
                 if not child.photos:
-                    self._give(child, self._alone.popleft())
-                continue  # the others run dry, so that no photo waits for its turn alone until the night is over
-            while (
-                self._waiting
-                and not child.alone
-                and len(child.photos) < max(share, 1)
-                and sum(len(photo.body) for photo in child.photos) < _CHILD_BYTES
-            ):
-                self._give(child, self._waiting.popleft())
+                    given.append(self._alone.popleft())
+                # the others run dry, so that no photo waits for its turn alone until the night is over
+            elif not child.alone:
+                while self._waiting and len(child.photos) + len(given) < share:
+                    given.append(self._waiting.popleft())
+            if given and not self._give(child, given):
+                (self._alone if given[0].failed else self._waiting).extendleft(reversed(given))
+                self._bury(child)
+                return False
+        return True
 
-    def _give(self, child: _Child, photo: _Photo) -> None:
+    def _give(self, child: _Child, photos: list[_Photo]) -> bool:
+        """Send the tickets; False when the child did not get them, so that these photos are not its victims.
+
+        A child's few tickets always fit into its socket, unless it answers without ever reading.
+        """
+        frames = b"".join(TICKET.pack(photo.ticket, photo.slot, photo.offset, photo.length) for photo in photos)
+        try:
+            if child.sock.send(frames) < len(frames):
+                return False
+        except OSError:
+            return False
         if not child.photos:
             child.began_at = time.monotonic()
-        child.photos.append(photo)
-        child.outbox.append(memoryview(PHOTO_HEADER.pack(photo.ticket, photo.slot, len(photo.body))))
-        child.outbox.append(memoryview(photo.body))
-        self._selector.modify(child.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+        child.photos.extend(photos)
+        return True
 
-    def _converse(self, child: _Child, events: int) -> None:
+    def _listen(self, child: _Child) -> None:
         try:
-            if events & selectors.EVENT_READ:
-                chunk = child.sock.recv(_READ_BYTES)
-                if not chunk:
-                    self._bury(child)
-                    return
-                child.inbox += chunk
+            received = child.sock.recv(_READ_BYTES)
+            if received:
+                child.inbox += received
                 self._take(child)
-            if events & selectors.EVENT_WRITE:
-                self._feed(child)
+                return
         except BlockingIOError:
             return
-        except (OSError, ValueError):  # it died while we wrote, or answered nonsense
-            self._bury(child)
-
-    def _feed(self, child: _Child) -> None:
-        while child.outbox:
-            view = child.outbox[0]
-            sent = child.sock.send(view) if view else 0
-            if sent < len(view):
-                child.outbox[0] = view[sent:]
-                return
-            child.outbox.popleft()
-        self._selector.modify(child.sock, selectors.EVENT_READ, child)
+        except (OSError, ValueError):  # it died, or answered nonsense
+            pass
+        self._bury(child)
 
     def _take(self, child: _Child) -> None:
-        for ticket, payload in take_answers(child.inbox):
+        for ticket, payload, frame in take_answer_frames(child.inbox):
             if ticket == CONTROL_TICKET:
                 raise _PoolBrokenError(str(payload.get("fatal"))[:1000])
             if not child.photos or child.photos[0].ticket != ticket:
@@ -273,7 +256,7 @@ class _Server:
             child.photos.popleft()
             child.began_at = time.monotonic()
             self._idle_deaths = 0
-            self._outbox += answer_frame(ticket, payload)
+            self._outbox += frame
 
     def _next_deadline_s(self) -> float:
         deadlines = [child.began_at + self._config.timeout_s for child in self._children if child.photos]
@@ -316,7 +299,8 @@ class _Server:
         return RejectedPhotoError(ReasonCode.DECODE_CRASHED, detail)
 
     def _reject(self, photo: _Photo, error: RejectedPhotoError) -> None:
-        facts = rejected_facts(photo.slot, bytes(photo.body), error)
+        body = self._bodies[photo.offset : photo.offset + photo.length]
+        facts = rejected_facts(photo.slot, body, error)
         self._outbox += answer_frame(photo.ticket, facts_payload(facts))
 
     def _end(self, child: _Child) -> int:
@@ -349,4 +333,4 @@ def _death(status: int) -> str:
 
 def main() -> int:
     """Entry of `python -m refund.imaging.pool`."""
-    return serve(PoolConfig.from_json(sys.argv[1]))
+    return serve(PoolConfig.from_json(sys.argv[1]), int(sys.argv[2]))
