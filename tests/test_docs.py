@@ -124,7 +124,7 @@ def test_the_runbook_names_the_exit_code_of_each_branch(heading: str, code: int)
 
 
 def test_reason_codes_are_all_there_with_the_right_answer() -> None:
-    rows = table_rows((DOCS / "reason_codes.md").read_text(encoding="utf-8"))
+    rows = table_rows(section((DOCS / "reason_codes.md").read_text(encoding="utf-8"), "The codes"))
     documented = [(named(row[0]), row[-1]) for row in rows if named(row[0]) is not None]
     assert documented == [(code.value, "no" if code.is_final else "yes") for code in ReasonCode]
 
@@ -141,6 +141,22 @@ def test_reason_codes_are_all_there_with_the_right_answer() -> None:
 def test_reason_codes_name_the_default_limits(code: str, shown: str) -> None:
     rows = {named(row[0]): row for row in table_rows((DOCS / "reason_codes.md").read_text(encoding="utf-8"))}
     assert f"({shown})" in rows[code][1]
+
+
+def test_quality_labels_are_all_there_with_their_thresholds() -> None:
+    from refund.imaging import quality
+    from refund.records import QualityLabel
+
+    rows = table_rows(section((DOCS / "reason_codes.md").read_text(encoding="utf-8"), "Quality labels"))
+    documented = {named(row[0]): row[1] for row in rows if named(row[0]) is not None}
+    assert documented == {
+        QualityLabel.DARK: f"`brightness_ratio` below {quality.DARK_BELOW_BRIGHTNESS_RATIO:g}",
+        QualityLabel.BRIGHT: f"`brightness_ratio` above {quality.BRIGHT_ABOVE_BRIGHTNESS_RATIO:g}",
+        QualityLabel.BLURRY: f"`sharpness` below {quality.BLURRY_BELOW_SHARPNESS:g}",
+        QualityLabel.LOW_INFORMATION: f"`entropy_bits` below {quality.LOW_INFORMATION_BELOW_ENTROPY_BITS:g}",
+        QualityLabel.ODD_ASPECT: f"longer side over shorter above {quality.ODD_ASPECT_ABOVE_RATIO:g}",
+    }
+    assert list(documented) == list(QualityLabel)
 
 
 # --- settings ------------------------------------------------------------------------------------------------------

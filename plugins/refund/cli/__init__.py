@@ -19,6 +19,7 @@ def load_app() -> typer.Typer:
         night,
         photos,
         reports,
+        requeue,
         reviews,
         stack,
         taxonomy,
