@@ -59,6 +59,7 @@ class _Child:
     inbox: bytearray = field(default_factory=bytearray)
     began_at: float = 0.0  # monotonic: when it could begin with the first photo
     timed_out: bool = False
+    babbled: bool = False  # it answered what no decoder says
 
     @property
     def alone(self) -> bool:
@@ -241,7 +242,9 @@ class _Server:
                 return
         except BlockingIOError:
             return
-        except (OSError, ValueError):  # it died, or answered nonsense
+        except ValueError:
+            child.babbled = True
+        except OSError:  # it died with tickets unread
             pass
         self._bury(child)
 
@@ -295,6 +298,9 @@ class _Server:
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == OUT_OF_MEMORY_STATUS:
             detail = f"decoding needed more than {config.memory_bytes / 1e6:,.0f} MB of memory, twice"
             return RejectedPhotoError(ReasonCode.DECODE_MEMORY, detail)
+        if child.babbled:
+            detail = "the decoder answered with something else than facts about this photo, twice"
+            return RejectedPhotoError(ReasonCode.DECODE_CRASHED, detail)
         detail = f"the decoder died twice over this photo, the last time {_death(status)}"
         return RejectedPhotoError(ReasonCode.DECODE_CRASHED, detail)
 
@@ -307,7 +313,9 @@ class _Server:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(child.sock)
         child.sock.close()
-        if not child.timed_out:  # give it the moment between closing its socket and exiting: its status is telling
+        if not (
+            child.timed_out or child.babbled
+        ):  # give it the moment between closing its socket and exiting: its status is telling
             give_up_at = time.monotonic() + 0.5
             while time.monotonic() < give_up_at:
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
