@@ -327,7 +327,7 @@ def statements() -> dict[str, str]:
 
 
 def test_there_are_examples() -> None:
-    assert sum(name.startswith("analysts.md") for name in statements()) == 9
+    assert sum(name.startswith("analysts.md") for name in statements()) == 10
     assert sum(name.endswith(".sql") for name in statements()) >= 3
 
 
@@ -349,3 +349,29 @@ def test_every_view_is_in_the_analysts_list(database: Roles) -> None:
     _, views = Repository(Database(database.analyst)).select(listed)
     rows = table_rows(section((DOCS / "analysts.md").read_text(encoding="utf-8"), "The views"))
     assert {named(row[0]) for row in rows if named(row[0]) is not None} == {view for (view,) in views}
+
+
+def test_the_query_that_one_swears_by_finds_what_contradicts(database: Roles) -> None:
+    from refund.store.database import Database
+
+    with Database(database.app).connect() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT refund.ensure_partitions('2026-11-21', '2026-11-21');
+            INSERT INTO refund.model (model, name, version, uri, sha256, card, created_by)
+            VALUES ('m@1', 'm', '1', 's3://b/m', repeat('0', 64), '{}', 'test');
+            INSERT INTO refund.run (run_id, run_date, state, model, taxonomy_version, code_version, params, started_at,
+              published_at, photos, classified, rejected, unchanged)
+            SELECT run_id, '2026-11-21', 'published', 'm@1', 't', '0', '{}', now(), now(), 1, 0, 1, 0
+            FROM unnest(ARRAY['r1', 'r2', 'r3']) AS run_id;
+            INSERT INTO refund.photo (photo_date, photo_id, bucket, key, etag, size_bytes, first_run_id)
+            VALUES ('2026-11-21', gen_random_uuid(), 'b', 'twice.jpg', 'e', 1, 'r1');
+            INSERT INTO refund.run_photo (photo_date, photo_id, run_id, outcome, reason)
+            SELECT photo_date, photo_id, run_id, 'rejected', 'corrupt'
+            FROM refund.photo, unnest(ARRAY['r1', 'r2']) AS run_id;
+            """
+        )
+        cursor.execute(statements()["one_verdict.sql"])
+        found = [(fault, what) for fault, _, what in cursor.fetchall()]
+        connection.rollback()  # the other tests' database stays empty
+    assert found == [("a night does not add up", "r3"), ("a photo has more than one verdict", "twice.jpg")]

@@ -101,6 +101,9 @@ def night(
             unchanged=unchanged,
             decisions=classified,
             adds_up=True,
+            packed=classified + refused,
+            predicted=classified,
+            overtaken=0,
         ),
         "drift": drift(photos, [USUAL] * reference),
         "quality": (QualityRow(label="blurry", photos=61), QualityRow(label="dark", photos=14)) if classified else (),
@@ -119,6 +122,12 @@ def night(
 
 def empty_night(**overrides: Any) -> ReportFigures:
     return night({}, rejected={}, review_queue_count=overrides.pop("review_queue_count", 0), **overrides)
+
+
+def overtaken_night() -> ReportFigures:
+    """A night of which another run published some photos meanwhile."""
+    figures = night(unchanged=1_000_000)
+    return replace(figures, reconciliation=replace(figures.reconciliation, overtaken=999_999))
 
 
 def hostile_night() -> ReportFigures:

@@ -27,6 +27,8 @@ def test_one_figure_per_row_under_a_header() -> None:
     assert value(night(), "rejection", "truncated", "photos") == "21"
     assert value(night(), "drift", "category_shares", "status") == "ok"
     assert value(night(), "reconciliation", "adds_up", "value") == "true"
+    counted = [value(night(), "reconciliation", name, "value") for name in ("packed", "predicted", "overtaken")]
+    assert counted == ["2462", "2430", "0"]
     assert value(night(), "stage", "classify", "seconds") == "14.8"
     assert {(r["run_date"], r["run_id"]) for r in rows(night())} == {("2026-11-21", night().run_id)}
 

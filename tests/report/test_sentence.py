@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from refund.records import OutcomeCounts
 from refund.report.figures import ReportFigures
-from refund.report.sentence import summary_sentence
-from tests.report.factories import USUAL, empty_night, night
+from refund.report.sentence import reconciliation_sentences, summary_sentence
+from tests.report.factories import USUAL, empty_night, night, overtaken_night
 
 DAY = "Saturday 21 November 2026"
 
@@ -73,3 +73,28 @@ def test_drift_says_what_moved() -> None:
 def test_figures_that_do_not_add_up_are_the_only_news() -> None:
     figures = replace(night(), reconciliation=replace(night().reconciliation, adds_up=False))
     assert summary_sentence(figures).startswith(f"The counts of {DAY} do not add up, so none of these figures")
+
+
+def test_every_stage_is_counted_in_words() -> None:
+    assert reconciliation_sentences(night(unchanged=7).reconciliation) == (
+        "This run listed 2,469 photos = 2,430 classified + 32 rejected + 7 unchanged since an earlier run. Classified "
+        "and rejected are the 2,462 in its packs; classified are the 2,430 in its prediction files and the 2,430 "
+        "decisions in the tables."
+    )
+    told = reconciliation_sentences(overtaken_night().reconciliation)
+    assert told.endswith(" 999,999 of the unchanged were published by another run while this one was at work.")
+
+
+def test_counts_that_differ_are_all_named() -> None:
+    wrong = replace(night().reconciliation, adds_up=False, packed=2461, decisions=2429)
+    assert reconciliation_sentences(wrong) == (
+        "This run listed 2,462 photos ≠ 2,430 classified + 32 rejected + 0 unchanged since an earlier run. Its packs "
+        "hold 2,461, its prediction files 2,430, the tables 2,462 outcomes and 2,429 decisions."
+    )
+
+
+def test_of_earlier_releases_only_what_they_counted_is_told() -> None:
+    old = replace(empty_night().reconciliation, packed=None, predicted=None, overtaken=None)
+    assert reconciliation_sentences(old) == (
+        "This run listed 0 photos = 0 classified + 0 rejected + 0 unchanged since an earlier run."
+    )

@@ -7,7 +7,7 @@ import pytest
 from refund.report.figures import ReportFigures
 from refund.report.sentence import summary_sentence
 from refund.report.text import bar, render_text
-from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night
+from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night, overtaken_night
 
 NIGHTS = [
     night(),
@@ -16,6 +16,7 @@ NIGHTS = [
     night({**USUAL, "shoes": 2600}),
     night(reference=0),
     night(models=TWO_MODELS, audits=24),
+    overtaken_night(),
 ]
 
 
@@ -37,6 +38,8 @@ def test_it_shows_counts_categories_rejections_drift_and_stages() -> None:
     for shown in ("2,462 photos listed", "Bags & luggage", "37.0%", "Cut off: The image ends", "is like the 28 nights"):
         assert shown in text
     assert "classify 15 s" in text
+    assert "2,462 in packs: classified + rejected" in text
+    assert "2,430 in prediction files: classified" in text
     assert "DO NOT ADD UP" not in text
     wrong = replace(night(), reconciliation=replace(night().reconciliation, adds_up=False))
     assert "THESE COUNTS DO NOT ADD UP" in render_text(wrong)
@@ -71,3 +74,10 @@ def test_two_models_are_both_named_and_only_one_is_compared() -> None:
     one = render_text(night(models=TWO_MODELS[:1]))
     assert "Model: mobilenet_v2@1.0.0-float32   Run:" in one
     assert "More than one model" not in one
+
+
+def test_what_another_run_published_meanwhile_is_told_and_earlier_reports_are_shown_as_they_are() -> None:
+    assert "999,999 of these published by another run" in render_text(overtaken_night())
+    assert "published by another run" not in render_text(night())
+    without = dict.fromkeys(("packed", "predicted", "overtaken"))  # reports of earlier releases
+    assert "in packs" not in render_text(replace(night(), reconciliation=replace(night().reconciliation, **without)))

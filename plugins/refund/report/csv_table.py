@@ -50,7 +50,10 @@ def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float |
         yield "run", name, "photos", getattr(figures.counts, name)
     yield "run", "late_photos", "photos", figures.late_photos
     yield "run", "photos_per_second", "photos_per_second", figures.photos_per_second
-    for name in ("manifest", "outcomes", "classified", "rejected", "unchanged", "decisions", "adds_up"):
+    for name in (
+        *("manifest", "packed", "predicted", "outcomes", "classified", "rejected", "unchanged", "overtaken"),
+        *("decisions", "adds_up"),
+    ):
         yield "reconciliation", name, "value", getattr(figures.reconciliation, name)
     yield "night", "all", "photos", figures.night_photos
     for name in ("auto", "review", "rejected"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from refund.report import labels
 from refund.report.figures import CategoryRow, ReportFigures
-from refund.report.sentence import summary_sentence
+from refund.report.sentence import reconciliation_sentences, summary_sentence
 from refund.report.text import drift_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class PageContext:
 
     figures: ReportFigures = field(metadata={"help": "Every figure of the night, as computed."})
     sentence: str = field(metadata={"help": "The headline: what happened, in one sentence."})
+    counted: str = field(metadata={"help": "That the photos were counted alike at every stage, or that they were not."})
     night: str = field(metadata={"help": "The run date in words."})
     cards: tuple[Card, ...] = field(metadata={"help": "Key numbers, most important first."})
     chart: str | None = field(metadata={"help": "Inline SVG by `category_chart`, trusted; None: left out."})
@@ -61,6 +62,7 @@ def page_context(figures: ReportFigures) -> PageContext:
     return PageContext(
         figures=figures,
         sentence=summary_sentence(figures),
+        counted=reconciliation_sentences(figures.reconciliation),
         night=labels.long_date(figures.run_date),
         cards=_cards(figures),
         chart=chart,

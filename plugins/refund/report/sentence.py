@@ -1,8 +1,9 @@
-"""The first line of the report: one sentence that a manager understands."""
+"""What the report says in words: its first line, for a manager, and that every photo was counted at every stage."""
 
 from __future__ import annotations
 
 from refund.monitor.drift import DriftStatus
+from refund.records import Reconciliation
 from refund.report.figures import ReportFigures
 from refund.report.labels import category_label, count, long_date, percent, reason_label
 
@@ -24,6 +25,27 @@ def summary_sentence(figures: ReportFigures) -> str:
     if figures.counts.classified + figures.counts.rejected == 0:
         text = f"Nothing has changed since {night} was sorted: {text[:1].lower()}{text[1:]}"
     return f"{text}{_drift(figures)}."
+
+
+def reconciliation_sentences(sums: Reconciliation) -> str:
+    """That what the run listed is what its packs, prediction files and tables hold, or that it is not."""
+    photos = "photo" if sums.manifest == 1 else "photos"
+    text = (
+        f"This run listed {count(sums.manifest)} {photos} {'=' if sums.adds_up else '≠'} {count(sums.classified)} "
+        f"classified + {count(sums.rejected)} rejected + {count(sums.unchanged)} unchanged since an earlier run."
+    )
+    if sums.packed is not None and sums.predicted is not None:
+        text += (
+            f" Classified and rejected are the {count(sums.packed)} in its packs; classified are the "
+            f"{count(sums.predicted)} in its prediction files and the {count(sums.decisions)} decisions in the tables."
+            if sums.adds_up
+            else f" Its packs hold {count(sums.packed)}, its prediction files {count(sums.predicted)}, the tables "
+            f"{count(sums.outcomes)} outcomes and {count(sums.decisions)} decisions."
+        )
+    if sums.overtaken:
+        was = "was" if sums.overtaken == 1 else "were"
+        text += f" {count(sums.overtaken)} of the unchanged {was} published by another run while this one was at work."
+    return text
 
 
 def _nothing_new(figures: ReportFigures, night: str) -> str:

@@ -54,7 +54,13 @@ def _counts(figures: ReportFigures) -> Iterator[str]:
     yield f"              {count(counts.classified):>9} classified"
     yield f"              {count(counts.rejected):>9} rejected"
     yield f"              {count(counts.unchanged):>9} unchanged since an earlier run"
-    if not figures.reconciliation.adds_up:
+    sums = figures.reconciliation
+    if sums.overtaken:
+        yield f"              {count(sums.overtaken):>9} of these published by another run"
+    if sums.packed is not None and sums.predicted is not None:
+        yield f"              {count(sums.packed):>9} in packs: classified + rejected"
+        yield f"              {count(sums.predicted):>9} in prediction files: classified"
+    if not sums.adds_up:
         yield "              THESE COUNTS DO NOT ADD UP"
     yield f"  the night   {count(figures.night_photos):>9} photos, {percent(figures.auto_share)} sorted automatically"
     yield f"  in review   {count(figures.review_queue_count):>9} photos, earlier nights included"
