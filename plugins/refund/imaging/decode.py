@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from refund.errors import ReasonCode, RejectedPhotoError
 from refund.imaging.sniff import SUPPORTED_FORMATS, bmp_runs_fit, ends_early, sniff_format
+from refund.imaging.structure import decodable, webp_canvas
 from refund.records import ImageLimits
 
 if TYPE_CHECKING:
@@ -39,10 +40,14 @@ def load_plugins() -> None:
     from PIL import (  # noqa: F401  (each registers itself)
         BmpImagePlugin,
         GifImagePlugin,
+        Image,
         JpegImagePlugin,
         PngImagePlugin,
         WebPImagePlugin,
     )
+
+    # Pillow would hand a JPEG with an index of several pictures on to its decoder of MPO files.
+    Image.OPEN["JPEG"] = (JpegImagePlugin.JpegImageFile, Image.OPEN["JPEG"][1])
 
 
 def check_bytes(body: bytes, limits: ImageLimits) -> None:
@@ -93,7 +98,9 @@ def _decode(
 ) -> Decoded:
     from PIL import Image
 
-    with Image.open(io.BytesIO(body), formats=SUPPORTED_FORMATS) as image:
+    if image_format == "WEBP" and (canvas := webp_canvas(body)) is not None:
+        _check_sides(*canvas, image_format, limits)
+    with Image.open(io.BytesIO(decodable(body, image_format)), formats=SUPPORTED_FORMATS) as image:
         orientation = 1 if image_format == "PNG" and "exif" not in image.info else _orientation(image)
         width, height = _upright(image.size, orientation)
         seen.update(width_px=width, height_px=height)

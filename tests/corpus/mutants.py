@@ -1,0 +1,69 @@
+"""The corpus: every hostile file, made by seed, and a sample of it that has every family in it."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+from tests.corpus.cuts import cuts
+from tests.corpus.disguises import disguises
+from tests.corpus.flips import flips
+from tests.corpus.frames import frames
+from tests.corpus.kinds import kinds
+from tests.corpus.metadata import metadata
+from tests.corpus.sizes import sizes
+from tests.corpus.specimen import ANY, SEED, Specimen
+from tests.corpus.splices import polyglots, splices
+
+ODD = "odd"
+_PHOTOGRAPHS = 4
+_MUTATED_ODD = ("hopper.jpg", "hopper.png", "hopper.gif", "hopper.webp", "dispose_op_none.png", "mode_16bit.png")
+
+
+@cache
+def corpus(shared: Path | None = None) -> tuple[Specimen, ...]:
+    """Every file; with ``shared`` also the odd files and photographs beside the checkout, as they are and mutated.
+
+    Raises:
+        ValueError: two files have one name.
+    """
+    odd, extra = [], {}
+    if shared is not None:
+        for path in sorted((shared / "images" / "odd").iterdir()):
+            odd.append(Specimen(family=ODD, name=path.name, body=path.read_bytes(), allowed=ANY))
+        extra = {name: (shared / "images" / "odd" / name).read_bytes() for name in _MUTATED_ODD}
+        photographs = sorted((shared / "images" / "imagenet").iterdir(), key=lambda path: path.stat().st_size)
+        for path in photographs[:_PHOTOGRAPHS]:  # the smallest: thousands of them go over HTTP
+            extra[f"{path.stem}.jpg"] = path.read_bytes()
+    found = [
+        *odd,
+        *cuts(extra),
+        *flips(extra),
+        *sizes(),
+        *splices(),
+        *polyglots(),
+        *disguises(),
+        *frames(),
+        *kinds(),
+        *metadata(),
+    ]
+    if len({specimen.name for specimen in found}) != len(found):
+        names = [specimen.name for specimen in found]
+        msg = f"names that are there twice: {sorted({name for name in names if names.count(name) > 1})[:5]}"
+        raise ValueError(msg)
+    return tuple(found)
+
+
+def sample(specimens: tuple[Specimen, ...], count: int, *, seed: int = SEED) -> tuple[Specimen, ...]:
+    """``count`` files by seed: the same share of every family, and some of each."""
+    families = defaultdict(list)
+    for specimen in specimens:
+        families[specimen.family].append(specimen)
+    rng = random.Random(seed)
+    chosen = []
+    for members in families.values():
+        chosen += rng.sample(members, min(len(members), max(20, count * len(members) // len(specimens))))
+    rng.shuffle(chosen)
+    return tuple(sorted(chosen[:count], key=lambda specimen: specimen.name))
