@@ -130,7 +130,7 @@ class Disk:
 @contextmanager
 def tmpfs(folder: Path) -> Iterator[Disk]:
     """A tmpfs of 1 GB at ``folder``, which takes memory only for what is written; skips where it cannot be mounted."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("a disk that fills is a tmpfs of the test's own: mounting one needs root on Linux")
     try:

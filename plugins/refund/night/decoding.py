@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from refund.errors import FatalRunError, ReasonCode, RejectedPhotoError
+from refund.errors import DecoderPoolError, DiskSpaceError, FatalRunError, ReasonCode, RejectedPhotoError
 from refund.imaging.decode import DEFAULT_SIZE
 from refund.records import PhotoFacts
 from refund.settings import Settings
+from refund.store.staging import WORKING_ROOM_BYTES
 
 
 def decode_bodies(
@@ -25,6 +28,7 @@ def decode_bodies(
 
     Raises:
         DecoderPoolError: the isolated interpreter cannot run.
+        DiskSpaceError: the disk is full.
         FatalRunError: a slot was never given.
     """
     from refund.imaging.pack import create_pixels
@@ -40,14 +44,17 @@ def decode_bodies(
                 yield slot, body
 
     create_pixels(pixels_path, count=count, size=size)
-    with DecoderPool(
-        pixels_path,
-        limits=settings.limits,
-        workers=min(settings.decode_workers or settings.cores, max(1, count)),
-        memory_bytes=settings.decode_memory_bytes,
-        timeout_s=settings.decode_timeout_s,
-        size=size,
-    ) as pool:
+    with (
+        _disk_told_apart(pixels_path),
+        DecoderPool(
+            pixels_path,
+            limits=settings.limits,
+            workers=min(settings.decode_workers or settings.cores, max(1, count)),
+            memory_bytes=settings.decode_memory_bytes,
+            timeout_s=settings.decode_timeout_s,
+            size=size,
+        ) as pool,
+    ):
         for fact in pool.decode(readable()):
             facts[fact.slot] = fact
     complete = [fact for fact in facts if fact is not None]
@@ -57,6 +64,23 @@ def decode_bodies(
         )
         raise FatalRunError(msg)
     return complete
+
+
+@contextmanager
+def _disk_told_apart(pixels_path: Path) -> Iterator[None]:
+    """The pool can only say that pixels could not be written; where the disk has no room for them, that is why.
+
+    The file was made without taking its room, so a disk that others fill meanwhile shows only then.
+    """
+    try:
+        yield
+    except DecoderPoolError as exc:
+        stat, free_bytes = pixels_path.stat(), shutil.disk_usage(pixels_path.parent).free
+        needed_bytes = stat.st_size - stat.st_blocks * 512  # POSIX counts blocks of 512 bytes
+        if free_bytes >= needed_bytes:
+            raise
+        needed_bytes += WORKING_ROOM_BYTES
+        raise DiskSpaceError(path=str(pixels_path.parent), free_bytes=free_bytes, needed_bytes=needed_bytes) from exc
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes | RejectedPhotoError:

@@ -13,13 +13,13 @@ from refund.errors import ConfigurationError, DiskSpaceError, HealthCheckError, 
 from refund.night.services import NightRun, Services, Stopwatch
 from refund.night.shard_model import model_in_force
 from refund.store.database import EXPECTED_VERSION
+from refund.store.staging import WORKING_ROOM_BYTES
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 MAX_CLOCK_SKEW = timedelta(seconds=60)  # S3 signatures are refused at 15 minutes; dates go wrong long before that shows
-_MIN_FREE_BYTES = 200_000_000  # beside the packs: Parquet files, logs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def check_disk(services: Services, *, photos: int, photo_bytes: int = 0) -> None
         DiskSpaceError: it does not.
     """
     free_bytes = services.staging.free_bytes()
-    needed_bytes = photos * photo_bytes + _MIN_FREE_BYTES
+    needed_bytes = photos * photo_bytes + WORKING_ROOM_BYTES
     if free_bytes is not None and free_bytes < needed_bytes:  # None: a bucket, which does not fill
         raise DiskSpaceError(path=services.settings.staging_root, free_bytes=free_bytes, needed_bytes=needed_bytes)
 

@@ -35,9 +35,15 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         return asdict(row.counts)
     if not services.staging.exists(layout.plan):
         raise StagingMissingError(uri=layout.plan)
-    plan = _read(services, layout.plan)
+    plan = _read(services, layout.plan, "photos", "shards", "unchanged")
     shards = [ShardLayout(layout.shard(number)) for number in range(plan["shards"])]
-    stages = [(_stage(services, shard.pack), _stage(services, shard.predictions)) for shard in shards]
+    stages = [
+        (
+            _read(services, f"{shard.pack}/{STAGE_FILE}", "rejected", "seconds"),
+            _read(services, f"{shard.predictions}/{STAGE_FILE}", "classified", "seconds"),
+        )
+        for shard in shards
+    ]
     for shard, (validated, classified) in zip(shards, stages, strict=True):
         _check_model(shard, validated, classified)
     try:
@@ -113,9 +119,5 @@ def _check_model(shard: ShardLayout, validated: dict[str, Any], classified: dict
         raise StagingCorruptError(msg)
 
 
-def _stage(services: Services, folder_uri: str) -> dict[str, Any]:
-    return _read(services, f"{folder_uri}/{STAGE_FILE}")
-
-
-def _read(services: Services, uri: str) -> dict[str, Any]:
-    return read_stage(services.staging.read_file(uri), uri=uri)
+def _read(services: Services, uri: str, *numbers: str) -> dict[str, Any]:
+    return read_stage(services.staging.read_file(uri), uri=uri, numbers=numbers)

@@ -39,7 +39,7 @@ def read_manifest(folder: Path) -> pa.Table:
         StagingMissingError: it is not there.
         StagingCorruptError: it is no manifest.
     """
-    return _read(folder / MANIFEST_FILE, manifest_schema())
+    return _read(folder / MANIFEST_FILE, manifest_schema(), clear="the run from the task fetch on")
 
 
 def manifest_photos(manifest: pa.Table) -> list[PhotoObject]:
@@ -49,20 +49,28 @@ def manifest_photos(manifest: pa.Table) -> list[PhotoObject]:
 
 def read_predictions(folder: Path) -> pa.Table:
     """Read ``predictions.parquet``; raises as `read_manifest` does."""
-    return _read(folder / PREDICTIONS_FILE, predictions_schema())
+    return _read(folder / PREDICTIONS_FILE, predictions_schema(), clear="the shard's task classify")
 
 
-def read_stage(body: bytes, *, uri: str) -> dict[str, Any]:
+def read_stage(body: bytes, *, uri: str, numbers: Sequence[str] = ()) -> dict[str, Any]:
     """Read what a task wrote down of itself, or of its plan; ``uri`` names the file in errors.
 
     Raises:
-        StagingCorruptError: it is no JSON object.
+        StagingCorruptError: it is no JSON object, or one of ``numbers`` is not in it as a number from 0 on.
     """
     try:
-        return dict(json.loads(body))
+        stage = dict(json.loads(body))
     except (ValueError, TypeError) as exc:
         msg = f"{uri} cannot be read as JSON ({exc}); clear the run from the task fetch on"
         raise StagingCorruptError(msg) from exc
+    if not all(_is_number(stage.get(name)) for name in numbers):
+        msg = f"{uri} holds {stage}, expected the numbers {', '.join(numbers)}; clear the run from the task fetch on"
+        raise StagingCorruptError(msg)
+    return stage
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def pack_model(pack: Path, *, uri: str) -> str:
@@ -113,7 +121,7 @@ def prediction_rows(photo_ids: Sequence[str], scored: Iterable[ScoredPhoto], *, 
     return pa.Table.from_pylist(rows, schema=predictions_schema())
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
+def _read(path: Path, schema: pa.Schema, *, clear: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -122,10 +130,10 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
     except FileNotFoundError as exc:
         raise StagingMissingError(uri=str(path)) from exc
     except (pa.ArrowException, OSError) as exc:
-        msg = f"{path} cannot be read as Parquet ({exc}); clear the run from the task fetch on"
+        msg = f"{path} cannot be read as Parquet ({exc}); clear {clear}, so that it is written again"
         raise StagingCorruptError(msg) from exc
     if not table.schema.equals(schema):
         seen, wanted = table.schema.names, schema.names
-        msg = f"{path} has the columns {seen}, expected {wanted}; clear the run from the task fetch on"
+        msg = f"{path} has the columns {seen}, expected {wanted}; clear {clear}, so that it is written again"
         raise StagingCorruptError(msg)
     return table

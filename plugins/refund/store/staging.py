@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from refund.store.objects import ObjectStore
 
 RUNS_FOLDER = "refund-runs"  # below the configured root; nothing outside of it is ours to remove
+WORKING_ROOM_BYTES = 200_000_000  # that a run needs on the staging disk beside its packs: Parquet files, logs
 _TEMPORARY = ".tmp-"
 _DOWNLOADED = "refund-staged-"  # in the system's temporary folder: what lies, or will lie, in a bucket
 _FILES = ".files.json"  # in a bucket: names and sizes of a folder's files
@@ -328,8 +329,7 @@ def _disk_errors(folder: Path | None) -> Iterator[None]:
         place = folder or Path(tempfile.gettempdir())
         if exc.errno == errno.ENOSPC:
             free_bytes = shutil.disk_usage(_existing(place)).free
-            needed_bytes = free_bytes + sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-            raise DiskSpaceError(path=str(place), free_bytes=free_bytes, needed_bytes=needed_bytes) from exc
+            raise DiskSpaceError(path=str(place), free_bytes=free_bytes, needed_bytes=WORKING_ROOM_BYTES) from exc
         if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             msg = (
                 f"{exc.filename or place} cannot be written: {exc.strerror}; point REFUND_STAGING_ROOT at a folder "
