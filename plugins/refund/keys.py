@@ -16,6 +16,7 @@ UNDATED = date(1970, 1, 1)
 DECLARED_FILE = "_refunds.csv"  # per date folder: refund_id,declared_category as the shop system exports it
 MAX_KEY_BYTES = 1024  # of UTF-8; S3's own limit
 _DATE_FOLDER = re.compile(r"\d{4}-\d{2}-\d{2}")
+_HASH_ENDING = re.compile(r"-[0-9a-f]{12}\Z")
 
 
 def photo_date(key: str, *, prefix: str) -> date:
@@ -72,4 +73,6 @@ def report_prefix(*, run_date: date, run_id: str) -> str:
 def path_safe(text: str) -> str:
     """A path segment for any text: readable, at most 100 characters, distinct for distinct texts."""
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("._")[:80] or "_"
-    return readable if readable == text else f"{readable}-{sha256(text.encode()).hexdigest()[:12]}"
+    if readable == text and not _HASH_ENDING.search(text):  # a text that looks made must not meet the one it is made of
+        return readable
+    return f"{readable}-{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

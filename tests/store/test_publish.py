@@ -117,7 +117,7 @@ def test_another_model_or_threshold_supersedes_the_decisions(roles: Roles, chang
 
 def test_a_rejection_supersedes_an_earlier_decision_and_a_decision_an_earlier_rejection(roles: Roles) -> None:
     night(roles.app, "r1", A, replace(B, reason="vanished"))
-    night(roles.app, "r2", replace(A, reason="corrupt"), B)
+    night(roles.app, "r2", replace(A, reason="corrupt"), B, params={"review_threshold": 0.5, "force": True})
     assert rows(roles.analyst, "SELECT key, outcome, final_category FROM reporting.photos ORDER BY 1") == [
         (A.key, "rejected", None),
         (B.key, "classified", "shoes"),

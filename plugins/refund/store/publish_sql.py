@@ -69,16 +69,17 @@ SELECT (SELECT count(*) FROM staged_photo WHERE reason IS NULL),
 
 # What fetch would have called unchanged, had the run that published it done so before this one listed: of two runs at
 # once the second to publish leaves the same rows as if it had come after the first (the same test as in
-# `refund.store.repository.STANDING_OUTCOMES`, with the model that the photo was classified with).
+# `refund.store.repository.STANDING_OUTCOMES`, with the model that the photo was classified with; one that this run
+# rejected, with the run's: two runs at once make decoding slow, and a time-out must not undo a decision).
 FIND_OVERTAKEN = """
 CREATE TEMPORARY TABLE staged_overtaken ON COMMIT DROP AS
 SELECT m.* FROM staged_manifest m LEFT JOIN staged_prediction s USING (photo_id)
-CROSS JOIN (SELECT taxonomy_version FROM refund.run WHERE run_id = %(run_id)s) this
+CROSS JOIN (SELECT taxonomy_version, model FROM refund.run WHERE run_id = %(run_id)s) this
 WHERE EXISTS (
   SELECT FROM refund.decision d
   WHERE d.photo_date = m.photo_date AND d.photo_date = ANY (%(dates)s::date[]) AND d.photo_id = m.photo_id
     AND d.superseded_by IS NULL AND d.run_id <> %(run_id)s AND d.taxonomy_version = this.taxonomy_version
-    AND d.threshold = %(threshold)s::real AND d.model = s.model
+    AND d.threshold = %(threshold)s::real AND d.model = COALESCE(s.model, this.model)
 ) OR EXISTS (
   SELECT FROM refund.run_photo o
   WHERE o.photo_date = m.photo_date AND o.photo_date = ANY (%(dates)s::date[]) AND o.photo_id = m.photo_id
@@ -129,7 +130,9 @@ SELECT m.photo_date, m.photo_id, other.photo_id AS rival_id, seen.number > this.
 FROM (SELECT * FROM staged_manifest UNION ALL SELECT * FROM staged_unchanged) m
 JOIN refund.photo other ON other.photo_date = m.photo_date AND other.photo_date = ANY (%(dates)s::date[])
   AND other.key = m.key AND other.bucket = m.bucket AND other.photo_id <> m.photo_id AND other.superseded_by IS NULL
-JOIN refund.run seen ON seen.run_id = other.first_run_id
+CROSS JOIN LATERAL (
+  SELECT max(r.number) AS number FROM refund.run_photo o JOIN refund.run r USING (run_id)
+  WHERE o.photo_date = other.photo_date AND o.photo_id = other.photo_id) seen  -- not the first: it may be back again
 JOIN refund.run this ON this.run_id = %(run_id)s
 """
 REPLACE_OLDER_VERSIONS = """
