@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks import results
 
     console = Console(width=None if sys.stdout.isatty() else 120)
+    if given.isolation:
+        measured, facts = run_isolation(photos=given.photos or 500, rounds=given.rounds or 5, console=console)
+        return _tell(console, given.output or results.ISOLATION_FILE, measured, facts)
     measured, facts = run(
         photos=given.photos or (48 if given.quick else 500),
         rounds=given.rounds or (2 if given.quick else 5),
@@ -32,10 +35,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model=given.model,
         console=console,
     )
+    return _tell(console, given.output or results.RESULTS_FILE, measured, facts)
+
+
+def _tell(console: Console, output: Path, measured: Any, facts: dict[str, Any]) -> int:
+    from benchmarks import results
+
     results.show(console, measured=measured, facts=facts)
-    results.write_json(given.output, measured=measured, facts=facts)
-    console.print(f"load average {facts['load_before']} before, {facts['load_after']} after; kept in {given.output}")
+    results.write_json(output, measured=measured, facts=facts)
+    console.print(f"load average {facts['load_before']} before, {facts['load_after']} after; kept in {output}")
     return 0
+
+
+def run_isolation(*, photos: int, rounds: int, console: Console) -> tuple[Any, dict[str, Any]]:
+    """Measure only what isolation costs: no server, no model; returns as `run` does."""
+    from benchmarks import isolation
+    from benchmarks.arena import find_photographs
+    from benchmarks.measure import interleave
+    from refund.settings import Settings
+
+    with tempfile.TemporaryDirectory(prefix="refund-bench-") as name:
+        folder = Path(name)
+        photographs, source = find_photographs(folder / "samples")
+        bodies = [photographs[number % len(photographs)] for number in range(photos)]
+        large = isolation.enlarged(photographs, photos=max(2, photos // 5))
+        entered = [
+            *isolation.decoding(bodies, folder=folder / "small", settings=Settings()),
+            *isolation.decoding(large, folder=folder / "large", settings=Settings(), suffix=isolation.LARGE),
+        ]
+        load_before = _load()
+        measured = interleave(entered, rounds=rounds, progress=console.print)
+    facts = {"photos": photos, "rounds_run": rounds, "photographs": source, "model": "no model"}
+    return measured, {**facts, "load_before": load_before, "load_after": _load()}
 
 
 def run(*, photos: int, rounds: int, quick: bool, model: Path | None, console: Console) -> tuple[Any, dict[str, Any]]:
@@ -108,14 +139,13 @@ def _load() -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from benchmarks.results import RESULTS_FILE
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--photos", type=_count, help="photos per round (default 500, with --quick 48)")
     parser.add_argument("--rounds", type=_count, help="rounds (default 5, with --quick 2)")
     parser.add_argument("--quick", action="store_true", help="few photos, two rounds, without TensorFlow's alternative")
     parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one)")
-    parser.add_argument("--output", type=Path, default=RESULTS_FILE, help="JSON file to write")
+    parser.add_argument("--isolation", action="store_true", help="only what isolated decoding costs; needs no servers")
+    parser.add_argument("--output", type=Path, help="JSON file to write (default: in benchmarks/results)")
     return parser
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 from PIL import Image
 
+from benchmarks import isolation
 from benchmarks.arena import DAY, LONE_PREFIX, PREFIX, Arena
 from benchmarks.measure import Contender, Measurement, measure, tree_cpu_s
 from refund.imaging.decode import decode_rgb
-from refund.imaging.examine import examine_photo
 from refund.imaging.fingerprint import perceptual_hash, sha256_hex
-from refund.imaging.pack import PIXELS_FILE, create_pixels, open_pixels
-from refund.imaging.pool import DecoderPool
+from refund.imaging.pack import PIXELS_FILE
 from refund.imaging.quality import luminance, measure_quality
 from refund.model.load import Model, load_model
 from refund.night.classify import classify_shard
@@ -152,37 +150,17 @@ def downloads(arena: Arena) -> Contender:
 
 
 def decoding(arena: Arena) -> list[Contender]:
-    """Decoding and measuring into a pack: in this process, and through the isolated pool with one and two workers."""
-    path = arena.folder / PIXELS_FILE
-    create_pixels(path, count=len(arena.bodies))
-    limits = arena.services.settings.limits
-
-    def in_process() -> None:
-        pack = open_pixels(path, mode="r+")
-        for slot, body in enumerate(arena.bodies):
-            facts, photo = examine_photo(slot, body, limits=limits)
-            if photo is None:
-                msg = f"a photo of the benchmark is rejected: {facts.detail}"
-                raise RuntimeError(msg)
-            pack[slot] = photo
-
-    def pooled(workers: int) -> Contender:
-        def run() -> Mapping[str, Measurement]:
-            with _pool(arena, path, workers) as pool:
-                _exhaust(pool, arena.bodies[: 4 * workers])  # the children's first photo imports the decoders
-                return {name: measure(len(arena.bodies), lambda: _exhaust(pool, arena.bodies), living_pid=pool.pid)}
-
-        name = f"decode: pool, {workers} worker{'s'[: workers > 1]}"
-        return Contender(name=name, run=run)
+    """Decoding with and without isolation, photographs as they are and of 12 megapixels; and the start of a pool."""
+    settings = arena.services.settings
+    large = isolation.enlarged(arena.bodies, photos=max(2, len(arena.bodies) // 5))
 
     def start_and_stop() -> None:
-        with _pool(arena, path, arena.services.settings.cores):
+        with isolation.pool_on(arena.folder / PIXELS_FILE, settings.cores, settings):
             pass
 
     return [
-        simple("decode: in process", len(arena.bodies), in_process),
-        pooled(1),
-        pooled(2),
+        *isolation.decoding(arena.bodies, folder=arena.folder, settings=settings),
+        *isolation.decoding(large, folder=arena.folder / "large", settings=settings, suffix=isolation.LARGE),
         simple("decode: starting a pool", 1, start_and_stop),
     ]
 
@@ -224,23 +202,6 @@ def simple(name: str, photos: int, work: Callable[[], object]) -> Contender:
 
 def _predict(model: Model, pixels: np.ndarray[Any, Any], batch_size: int) -> Callable[[], object]:
     return lambda: model.predict(pixels, batch_size=batch_size)
-
-
-def _pool(arena: Arena, path: Path, workers: int) -> DecoderPool:
-    settings = arena.services.settings
-    return DecoderPool(
-        path,
-        limits=settings.limits,
-        workers=workers,
-        memory_bytes=settings.decode_memory_bytes,
-        timeout_s=settings.decode_timeout_s,
-    )
-
-
-def _exhaust(pool: DecoderPool, bodies: tuple[bytes, ...]) -> None:
-    if not all(facts.ok for facts in pool.decode(enumerate(bodies))):
-        msg = "the pool rejected a photo of the benchmark"
-        raise RuntimeError(msg)
 
 
 def _session(arena: Arena) -> Any:

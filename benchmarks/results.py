@@ -17,10 +17,12 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from benchmarks.contenders import FLOOR_PARTS
+from benchmarks.isolation import LARGE
 from benchmarks.keras_alone import NAME as ALTERNATIVE
 from benchmarks.measure import Measurement, Spread
 
 RESULTS_FILE = Path(__file__).parent / "results" / "latest.json"
+ISOLATION_FILE = RESULTS_FILE.with_name("isolation.json")
 _LIBRARIES = ("refund", "numpy", "pillow", "ai-edge-litert", "obstore", "boto3", "psycopg2-binary", "pyarrow", "keras")
 Measured = Mapping[str, Sequence[Measurement]]
 
@@ -49,10 +51,8 @@ def ratios(measured: Measured) -> dict[str, Spread]:
         "night / floor, core-ms": ("night", "floor: sum", "core_ms"),
         "night per further photo / floor, core-ms": ("night, per further photo", "floor: sum", "core_ms"),
         "get_many / bare GET, core-ms": ("get_many, 16 at once", "floor: GET", "core_ms"),
-        "pool of 1 / in process, core-ms": ("decode: pool, 1 worker", "decode: in process", "core_ms"),
-        "pool of 1 / in process, wall": ("decode: pool, 1 worker", "decode: in process", "wall_ms"),
-        "pool of 2 / in process, core-ms": ("decode: pool, 2 workers", "decode: in process", "core_ms"),
-        "pool of 2 / in process, wall": ("decode: pool, 2 workers", "decode: in process", "wall_ms"),
+        **_of_isolation(""),
+        **_of_isolation(LARGE),
         "every pixel / draft decode, core-ms": ("decode: every pixel, then resize", "floor: decode", "core_ms"),
         "2 threads / 1 thread, batch 8, wall": (
             "inference: 2 threads, batch 8",
@@ -76,6 +76,19 @@ def ratios(measured: Measured) -> dict[str, Spread]:
         )
         for title, (above, below, unit) in pairs.items()
         if above in measured and below in measured
+    }
+
+
+def _of_isolation(suffix: str) -> dict[str, tuple[str, str, str]]:
+    """The pool against as many processes that nothing protects."""
+    compared = {
+        "pool of 1 / in process": ("decode: pool, 1 worker", "decode: in process"),
+        "pool of 2 / two processes, unprotected": ("decode: pool, 2 workers", "decode: two processes, unprotected"),
+    }
+    return {
+        f"{title}{suffix}, {unit}": (f"{above}{suffix}", f"{below}{suffix}", field)
+        for title, (above, below) in compared.items()
+        for unit, field in (("core-ms", "core_ms"), ("wall", "wall_ms"))
     }
 
 
