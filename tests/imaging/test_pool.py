@@ -284,9 +284,11 @@ def test_leaving_ends_every_process(pool_of, photos):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_parent_that_is_killed_leaves_no_process(tmp_path, slow_photo, number):
+def test_a_parent_that_is_killed_leaves_no_process_and_no_file(tmp_path, slow_photo, number):
     create_pixels(tmp_path / "pixels.npy", count=1)
     (tmp_path / "slow.bmp").write_bytes(slow_photo)
+    (tmp_path / "tmp").mkdir()
+    named_memory = set(Path("/dev/shm").glob("refund*"))
     script = textwrap.dedent("""
         import sys
         from pathlib import Path
@@ -305,7 +307,7 @@ def test_a_parent_that_is_killed_leaves_no_process(tmp_path, slow_photo, number)
         [sys.executable, "-c", script, str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path / "tmp")},
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
@@ -314,3 +316,6 @@ def test_a_parent_that_is_killed_leaves_no_process(tmp_path, slow_photo, number)
         parent.send_signal(number)
     assert len(processes) == 3
     wait_until(lambda: all(is_gone(process) for process in processes), "they are gone")
+    # The arena has no name: with the last of these processes the kernel freed it.
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert set(Path("/dev/shm").glob("refund*")) <= named_memory
