@@ -132,6 +132,7 @@ def test_the_answer_to_the_commit_is_lost(world: World, watch: Watch, caplog: py
     check_clean(world)
 
 
+@pytest.mark.slow
 @fault(
     part="Postgres",
     what="somebody ends the connection of `persist` (`pg_terminate_backend`) halfway through its transaction",
@@ -221,6 +222,7 @@ def test_a_standby(mortal_world: World, mortal: Cluster, watch: Watch) -> None:
     assert night_tables(world.roles.app) == undisturbed(world)
 
 
+@pytest.mark.slow
 @fault(
     part="Postgres",
     what="the application's role loses a right during the night",
@@ -242,6 +244,7 @@ def test_a_right_is_revoked(world: World, watch: Watch) -> None:
     assert night_tables(world.roles.app) == undisturbed(world)
 
 
+@pytest.mark.slow
 @fault(
     part="Postgres",
     what="a lock that somebody holds keeps `persist` from publishing",

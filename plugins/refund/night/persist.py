@@ -56,13 +56,6 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
     except ValueError as exc:
         msg = f"nothing was published: the tasks report {exc}; clear the run from the task fetch on"
         raise ReconciliationError(msg) from exc
-    services.repository.set_stage_seconds(
-        run.run_id,
-        {
-            "validate": round(sum(validated["seconds"] for validated, _ in stages), 3),
-            "classify": round(sum(classified["seconds"] for _, classified in stages), 3),
-        },
-    )
     with services.staging.readable_folder(layout.unchanged) as folder:
         unchanged = read_manifest(folder)
     counts = publish(
@@ -72,10 +65,17 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         unchanged=unchanged,
         expected=expected,
         audit_share=services.settings.audit_share,
-        at=services.now(),
+        at=services.database.now(),  # one clock for all workers: nights are told apart by when they were published
         dry_run=run.params.dry_run,
     )
-    services.repository.set_stage_seconds(run.run_id, {"persist": watch.seconds})
+    services.repository.set_stage_seconds(  # not before: another attempt of this run may hold its row
+        run.run_id,
+        {
+            "validate": round(sum(validated["seconds"] for validated, _ in stages), 3),
+            "classify": round(sum(classified["seconds"] for _, classified in stages), 3),
+            "persist": watch.seconds,
+        },
+    )
     services.staging.remove(layout.root)
     log.info(
         "%s %s photos: %s classified, %s rejected, %s unchanged",

@@ -1,0 +1,107 @@
+"""Photos and their bucket that change while the night is at work."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from refund.errors import BucketMissingError
+from refund.night.validate import validate_shard
+from tests.conftest import make_bucket
+from tests.faults.catalogue import Watch, fault
+from tests.faults.tables import night_tables
+from tests.faults.undisturbed import RUN_ID, check_clean, fill, one_shard, said, undisturbed
+from tests.night.conftest import DAY, World
+from tests.night.factories import jpeg
+
+ONE_VERDICT = "SELECT count(*), count(DISTINCT photo_id) FROM refund.run_photo WHERE run_id = 'r1'"
+
+
+def rejected(world: World) -> str:
+    """What the page of rejections and the report say."""
+    rows = world.rows("SELECT key, reason, detail FROM reporting.rejections ORDER BY key")
+    return "\n".join(f"{key}: {reason}: {detail}" for key, reason, detail in rows)
+
+
+@fault(
+    part="photos",
+    what="one is overwritten, another cut short and another deleted between `fetch` and `validate`",
+    seen="incoming/2026-11-21/R-0/0.jpg: changed: … incoming/2026-11-21/R-0/1.jpg: changed: … "
+    "incoming/2026-11-21/R-1/2.jpg: vanished: …",
+    recovery="none needed: the next night takes the new versions",
+    after="each listed version has its one verdict; the next night's versions supersede the old ones visibly",
+)
+def test_changed_under_its_hands(world: World, watch: Watch) -> None:
+    for seed in range(4):
+        world.put(f"R-{seed // 2}/{seed}.jpg", jpeg(seed))
+    run = world.start("r1")
+    shard = one_shard(world, run)
+    world.put("R-0/0.jpg", jpeg(100))
+    world.put("R-0/1.jpg", jpeg(1)[:4000])
+    world.services.objects.delete(f"incoming/{DAY}/R-1/2.jpg")
+    world.shard(shard, run)
+    assert world.finish(run) == {"photos": 4, "classified": 1, "rejected": 3, "unchanged": 0}
+    watch.check_seen(rejected(world))
+    assert world.rows(ONE_VERDICT) == [(4, 4)]
+    assert world.night("r2") == {"photos": 3, "classified": 1, "rejected": 1, "unchanged": 1}
+    assert world.rows("SELECT reason, key FROM reporting.rejections ORDER BY key") == [
+        ("truncated", f"incoming/{DAY}/R-0/1.jpg"),
+        ("vanished", f"incoming/{DAY}/R-1/2.jpg"),
+    ]
+    superseded = "SELECT key FROM refund.photo WHERE superseded_by IS NOT NULL ORDER BY key"
+    assert world.rows(superseded) == [(f"incoming/{DAY}/R-0/0.jpg",), (f"incoming/{DAY}/R-0/1.jpg",)]
+    assert world.rows("SELECT bool_and(adds_up) FROM reporting.reconciliation") == [(True,)]
+
+
+@pytest.mark.slow
+@fault(
+    part="photos",
+    what="one arrives after `fetch` has listed its date",
+    seen="Published 9 photos: 6 classified, 3 rejected, 0 unchanged … Published 10 photos: 1 classified, 0 rejected, 9 "
+    "unchanged",
+    recovery="none needed: the next night looks at `late_days` dates before its own",
+    after="the rows of an undisturbed night, and the late photo's with the next",
+)
+def test_a_late_photo(world: World, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    fill(world)
+    expected = undisturbed(world)
+    caplog.set_level("INFO")
+    run = world.start(RUN_ID)
+    shard = one_shard(world, run)
+    world.put("R-99/late.jpg", jpeg(99))
+    world.shard(shard, run)
+    world.finish(run)
+    assert night_tables(world.roles.app) == expected
+    world.night("next", day=DAY + timedelta(days=1))
+    watch.check_seen(caplog.text)
+    assert world.rows("SELECT run_date FROM reporting.photos WHERE refund_id = 'R-99'") == [(DAY + timedelta(days=1),)]
+
+
+@fault(
+    part="photos",
+    what="the whole bucket is deleted during the night: no photo is taken for vanished",
+    seen="BucketMissingError: bucket '…' does not exist at …; create it, or correct service_config.s3.bucket_name in "
+    "the extra of the Airflow connection refund_s3",
+    recovery="bring bucket and objects back, clear `validate` of that shard",
+    after="the rows of an undisturbed night",
+)
+def test_the_bucket_is_deleted(world: World, watch: Watch) -> None:
+    fill(world, 3)
+    run = world.start(RUN_ID)
+    shard = one_shard(world, run)
+    objects = world.services.objects
+    kept = {item.key: objects.get(item.key) for item in objects.list("")}
+    for key in kept:
+        objects.delete(key)
+    objects._client.delete_bucket(Bucket=world.s3.bucket)
+    with pytest.raises(BucketMissingError) as caught:
+        validate_shard(shard, run=run, services=world.services)
+    watch.check_seen(said(caught.value))
+    make_bucket(world.s3)
+    for key, body in kept.items():
+        objects.put(key, body)
+    world.shard(shard, run)
+    world.finish(run)
+    assert night_tables(world.roles.app) == undisturbed(world)
+    check_clean(world)
