@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, datetime
 from hashlib import md5
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
-from uuid import UUID
 
 import pytest
 
@@ -25,11 +17,12 @@ from refund.errors import (
     RejectedPhotoError,
     SettingsError,
 )
-from refund.records import PhotoObject
 from refund.settings import S3Access
 from refund.store import objects
 from refund.store.objects import ObjectStore, is_plain_key
+from refund.store.s3_clients import boto3_client
 from tests.conftest import free_port
+from tests.faults.s3_proxy import QUICK, Rule, s3_proxy
 
 HOSTILE = [
     "h/a b.jpg", "h/é☃.jpg", "h/100%.jpg", "h/%2e%2e/x.jpg", "h/a+b&c=d?.jpg", "h/#x.jpg", "h//double.jpg",
@@ -46,21 +39,7 @@ def access(request: pytest.FixtureRequest) -> S3Access:
 
 @pytest.fixture
 def store(access: S3Access) -> ObjectStore:
-    return ObjectStore(access)
-
-
-@pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "RETRY_PAUSE_S", 0.0)
-
-
-def photo(key: str, body: bytes, **over: object) -> PhotoObject:
-    values = {
-        "photo_id": UUID(int=0), "photo_date": date(1970, 1, 1), "bucket": "b", "key": key,
-        "etag": md5(body, usedforsecurity=False).hexdigest(), "size_bytes": len(body), "refund_id": None,
-        "declared_category": None,
-    }  # fmt: skip
-    return PhotoObject(**{**values, **over})  # type: ignore[arg-type]  # overrides of any field
+    return ObjectStore(access, patience=QUICK)
 
 
 def rejection(call: object) -> RejectedPhotoError:
@@ -229,192 +208,49 @@ def test_the_fast_path_reads_plain_keys(s3_nanio: S3Access, monkeypatch: pytest.
     assert store.get("six.jpg") == b"six"
 
 
-def test_many_are_downloaded_each_with_its_own_verdict(store: ObjectStore) -> None:
-    bodies = {f"many/{number}.jpg": bytes([number]) * number for number in range(40)}
-    for key, body in bodies.items():
-        store.put(key, body)
-    items = [photo(key, body) for key, body in bodies.items()]
-    items += [
-        photo("many/gone.jpg", b"x"),
-        photo("many/7.jpg", b"other!!"),
-        photo("many/9.jpg", bodies["many/9.jpg"], size_bytes=10**9),
-    ]
-    results = dict(store.get_many(items, max_bytes=1000, max_in_flight_bytes=64, concurrency=4))
-    assert sorted(results) == list(range(43))
-    assert [results[number] for number in range(40)] == list(bodies.values())
-    faults = [results[number] for number in (40, 41, 42)]
-    assert [fault.reason for fault in faults if isinstance(fault, RejectedPhotoError)] == [
-        ReasonCode.VANISHED, ReasonCode.CHANGED, ReasonCode.FILE_TOO_LARGE,
-    ]  # fmt: skip
-    assert str(faults[2]) == "file_too_large: 1,000,000,000 bytes, at most 1,000 are taken"
+def test_a_copy_is_of_the_version_asked_for_or_of_none(store: ObjectStore) -> None:
+    store.put("seven.jpg", b"judged")
+    judged = md5(b"judged", usedforsecurity=False).hexdigest()
+    store.copy("seven.jpg", "kept/seven.jpg", etag=judged)
+    assert store.get("kept/seven.jpg") == b"judged"
+    store.put("seven.jpg", b"newer")
+    error = rejection(lambda: store.copy("seven.jpg", "other/seven.jpg", etag=judged))
+    assert str(error) == f"changed: 'seven.jpg' is not the version with ETag {judged} any more"
+    assert store.head("other/seven.jpg") is None
 
 
-def test_a_fault_of_the_server_ends_the_download(access: S3Access) -> None:
-    store = ObjectStore(replace(access, bucket="nowhere"))
-    with pytest.raises(BucketMissingError):
-        list(store.get_many([photo("a.jpg", b"a")] * 3, max_bytes=9, max_in_flight_bytes=9, concurrency=2))
+def test_a_server_that_holds_to_the_condition_is_believed(s3_moto: S3Access) -> None:
+    ObjectStore(s3_moto).put("eight.jpg", b"1")
+    with s3_proxy(
+        s3_moto, Rule(do="status", method="PUT", key="kept/", status=412, code="PreconditionFailed")
+    ) as proxy:
+        store = ObjectStore(proxy.access, patience=QUICK)
+        error = rejection(lambda: store.copy("eight.jpg", "kept/eight.jpg", etag="e"))
+        assert (error.reason, proxy.broke()) == (ReasonCode.CHANGED, 1)
 
 
-def test_bodies_in_flight_stay_within_the_budget(s3_moto: S3Access, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_that_a_killed_writer_left_are_ended(s3_moto: S3Access) -> None:
     store = ObjectStore(s3_moto)
-    lock, taken, flying, most = threading.Lock(), 0, 0, 0
+    client = boto3_client(s3_moto, QUICK)
+    for key in ("parts/a/pixels", "parts/ab/pixels", "parts/a"):
+        client.create_multipart_upload(Bucket=s3_moto.bucket, Key=key)
 
-    def counted(key: str, *, etag: str | None, size_bytes: int | None) -> bytes:
-        nonlocal flying, most
-        with lock:
-            flying += size_bytes or 0
-            most = max(most, flying)
-        return b"x" * (size_bytes or 0)
+    def unfinished() -> list[str]:
+        found = client.list_multipart_uploads(Bucket=s3_moto.bucket).get("Uploads", ())
+        return sorted(upload["Key"] for upload in found if upload["Key"].startswith("parts/"))
 
-    monkeypatch.setattr(store, "get", counted)
-    items = [photo("k", b"x" * size) for size in (40, 40, 40, 300, 40, 40)]
-    for _, body in store.get_many(items, max_bytes=1000, max_in_flight_bytes=100, concurrency=8):
-        taken += 1
-        with lock:
-            flying -= len(body)  # type: ignore[arg-type]  # no rejections here
-    assert (taken, most <= 300) == (6, True)  # the one of 300 flies alone
-
-
-def test_stopping_early_leaves_no_thread(s3_moto: S3Access) -> None:
-    store = ObjectStore(s3_moto)
-    store.put("stop.jpg", b"1")
-    downloads = store.get_many([photo("stop.jpg", b"1")] * 50, max_bytes=9, max_in_flight_bytes=9, concurrency=4)
-    next(downloads)
-    downloads.close()  # type: ignore[attr-defined]  # it is a generator
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("s3-get")]
+    store.abort_uploads("parts/", below=True, before=datetime(2000, 1, 1, tzinfo=UTC))  # moto says 2010 of all
+    assert unfinished() == ["parts/a", "parts/a/pixels", "parts/ab/pixels"]
+    store.abort_uploads("parts/a/", below=True)
+    assert unfinished() == ["parts/a", "parts/ab/pixels"]
+    store.abort_uploads("parts/a")
+    assert unfinished() == ["parts/ab/pixels"]
+    store.abort_uploads("parts/", below=True)
+    assert unfinished() == []
 
 
-class _Broken(BaseHTTPRequestHandler):
-    """A server that lists, but breaks every body in its middle."""
-
-    def do_GET(self) -> None:
-        listing = "list-type" in self.path
-        body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>" if listing else b"half"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body) if listing else 8))
-        self.send_header("ETag", '"e"')
-        self.send_header("Last-Modified", "Sat, 21 Nov 2026 00:00:00 GMT")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def broken_server() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Broken)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_body_that_always_breaks_costs_one_photo(broken_server: str) -> None:
-    access = S3Access(bucket="b", endpoint_url=broken_server, access_key="a", secret_key="s")
-    error = rejection(lambda: ObjectStore(access).get("k.jpg", etag="e", size_bytes=8))
-    assert error.reason is ReasonCode.BODY_MISMATCH
-    assert "the bucket answers, but this object could not be read in two tries" in error.detail
-
-
-class _Proxy(ThreadingHTTPServer):
-    """Passes everything on to a real server, but answers GET and HEAD of one path (or, with None, of all) by itself."""
-
-    def __init__(self, upstream: str, path: str | None, status: int, code: str) -> None:
-        super().__init__(("127.0.0.1", 0), _ProxyHandler)
-        self.upstream = urlsplit(upstream).netloc
-        self.path = path
-        self.status = status
-        self.body = f"<Error><Code>{code}</Code><Message>told to</Message></Error>".encode()
-        self.refused = 0
-
-
-class _ProxyHandler(BaseHTTPRequestHandler):
-    server: _Proxy
-
-    def do_GET(self) -> None:
-        if self.server.path in (None, urlsplit(self.path).path):
-            self.server.refused += 1
-            self.answer(self.server.status, [("Content-Type", "application/xml")], self.server.body)
-            return
-        connection = HTTPConnection(self.server.upstream, timeout=20)
-        connection.request(self.command, self.path, headers=dict(self.headers))
-        found = connection.getresponse()
-        kept = [
-            (name, value) for name, value in found.getheaders() if name in ("ETag", "last-modified", "Last-Modified")
-        ]
-        self.answer(found.status, kept, found.read(), size_bytes=found.headers["Content-Length"])
-        connection.close()
-
-    do_HEAD = do_GET  # noqa: N815 -- http.server looks it up by this name
-
-    def answer(
-        self, status: int, headers: list[tuple[str, str]], body: bytes, *, size_bytes: str | None = None
-    ) -> None:
-        self.send_response_only(status)
-        for name, value in [*headers, ("Content-Length", size_bytes or str(len(body)))]:
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def proxy(access: S3Access, key: str | None, status: int, code: str) -> Iterator[tuple[ObjectStore, _Proxy]]:
-    path = None if key is None else f"/{access.bucket}/{key}"
-    server = _Proxy(access.endpoint_url or "", path, status, code)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield ObjectStore(replace(access, endpoint_url=f"http://127.0.0.1:{server.server_port}")), server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [(403, "InvalidObjectState"), (400, "KMS.DisabledException"), (403, "AccessDenied")],
-)
-def test_an_object_that_the_store_refuses_costs_one_photo(s3_moto: S3Access, status: int, code: str) -> None:
-    for key in ("refused/1.jpg", "refused/2.jpg", "refused/3.jpg"):
-        ObjectStore(s3_moto).put(key, key.encode())
-    with proxy(s3_moto, "refused/2.jpg", status, code) as (store, _):
-        items = [photo(f"refused/{number}.jpg", f"refused/{number}.jpg".encode()) for number in (1, 2, 3)]
-        results = dict(store.get_many(items, max_bytes=99, max_in_flight_bytes=99, concurrency=2))
-    assert (results[0], results[2]) == (b"refused/1.jpg", b"refused/3.jpg")
-    fault = results[1]
-    assert isinstance(fault, RejectedPhotoError)
-    assert (fault.reason, fault.reason.is_final) == (ReasonCode.UNREADABLE, False)
-    assert fault.detail == (
-        f"bucket 'refund-test' answers, but refuses to give out this object: An error occurred ({code}) when calling "
-        f"the GetObject operation: told to"
-    )
-
-
-def test_a_store_that_refuses_everything_is_no_photos_fault(s3_moto: S3Access) -> None:
-    with proxy(s3_moto, None, 403, "AccessDenied") as (store, _), pytest.raises(AccessDeniedError) as caught:
-        store.get("refused/1.jpg")
-    assert "refused to list bucket 'refund-test'" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (400, "ThrottlingException")],
-)
-def test_a_server_that_asks_to_slow_down_rejects_no_photo(
-    s3_moto: S3Access, monkeypatch: pytest.MonkeyPatch, status: int, code: str
-) -> None:
-    ObjectStore(s3_moto).put("slow.jpg", b"slow")
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # botocore's pauses between its tries
-    with proxy(s3_moto, "slow.jpg", status, code) as (store, server):
-        with pytest.raises(ObjectStoreUnavailableError, match=rf"did not read 'slow\.jpg': .*{code}.*The task retries"):
-            list(store.get_many([photo("slow.jpg", b"slow")], max_bytes=9, max_in_flight_bytes=9, concurrency=1))
-        store.check_bucket()
-    assert server.refused > 1  # tried again within the process
+def test_a_server_that_cannot_list_uploads_is_let_be(s3_nanio: S3Access, s3_moto: S3Access) -> None:
+    ObjectStore(s3_nanio).abort_uploads("parts/", below=True)
+    with s3_proxy(s3_moto, Rule(do="status", key="uploads", status=501, code="NotImplemented")) as proxy:
+        ObjectStore(proxy.access, patience=QUICK).abort_uploads("parts/", below=True)
+        assert proxy.broke() > 0

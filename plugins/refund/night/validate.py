@@ -110,13 +110,13 @@ def check_readable(facts: Sequence[PhotoFacts], *, place: str) -> None:
 
 
 def _quarantine(photo: PhotoObject, fact: PhotoFacts, run: NightRun, services: Services) -> str | None:
-    """Copy a rejected original aside; the one under ``incoming/`` stays where it is."""
+    """Copy a rejected original aside, the very version that was judged; the one under ``incoming/`` stays."""
     if fact.reason is None or fact.reason in _NOT_THERE or run.params.dry_run:
         return None
     target = keys.quarantine_key(photo.key, run_date=run.run_date, reason=fact.reason.value)
     try:
-        services.objects.copy(photo.key, target)
-    except RejectedPhotoError as exc:  # it vanished after the download; its verdict stands
+        services.objects.copy(photo.key, target, etag=photo.etag)
+    except RejectedPhotoError as exc:  # gone or overwritten since the download; its verdict stands
         log.warning("Could not quarantine %r: %s", photo.key, exc)
         return None
     return target

@@ -9,25 +9,33 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refund.errors import ReasonCode, RejectedPhotoError
-from refund.store.s3_clients import boto3_client, obstore_client
-from refund.store.s3_errors import is_missing_bucket, is_missing_key, is_refusal, translate
+from refund.errors import ReasonCode, RefundError, RejectedPhotoError
+from refund.store.downloads import download_many
+from refund.store.s3_clients import Patience, boto3_client, obstore_client
+from refund.store.s3_errors import (
+    BrokenBodyError,
+    SlowBodyError,
+    is_changed,
+    is_missing_bucket,
+    is_missing_key,
+    is_refusal,
+    translate,
+)
 
 if TYPE_CHECKING:
     from refund.records import PhotoObject
     from refund.settings import S3Access
 
-RETRY_PAUSE_S = 0.5
 PART_BYTES = 64 * 1024**2  # files from this size on are uploaded in parts: one request takes 5 GB at most
 _COPY_LIMIT_BYTES = 5 * 1024**3  # one copy request; beyond it S3 wants parts
+_CHUNK_BYTES = 1024  # of a body that obstore could not read; the clock is looked at after each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +51,9 @@ class ListedObject:
 class ObjectStore:
     """One bucket. Connects at first use; safe to share between threads, not across a fork."""
 
-    def __init__(self, access: S3Access) -> None:
+    def __init__(self, access: S3Access, *, patience: Patience | None = None) -> None:
         self.access = access
+        self.patience = patience or Patience()
         self._lock = threading.Lock()
         self._made: dict[str, Any] = {}
 
@@ -112,19 +121,27 @@ class ObjectStore:
             BucketMissingError, AccessDeniedError: the fault is not this object's.
             ObjectStoreUnavailableError: the server is down or asks to slow down, after boto3's own tries.
         """
-        if is_plain_key(key):
-            with suppress(Exception):  # every one of obstore's errors is ambiguous: boto3 decides below
-                return self._get_fast(key, etag=etag, size_bytes=size_bytes)
         try:
-            return self._get_slow(key, etag=etag, size_bytes=size_bytes)
-        except _BrokenBodyError:
-            time.sleep(RETRY_PAUSE_S)
+            return self.read(key, etag=etag, size_bytes=size_bytes)
+        except BrokenBodyError:
+            time.sleep(self.patience.pause_s)
             self.check_bucket()  # raises where the fault is the server's
         try:
             return self._get_slow(key, etag=etag, size_bytes=size_bytes)
-        except _BrokenBodyError as exc:
+        except BrokenBodyError as exc:
             msg = f"the bucket answers, but this object could not be read in two tries: {exc}"
             raise RejectedPhotoError(ReasonCode.BODY_MISMATCH, msg) from exc
+
+    def read(self, key: str, *, etag: str | None = None, size_bytes: int | None = None) -> bytes:
+        """As `get`, but without a verdict over a body of another length than was listed or announced.
+
+        Raises:
+            BrokenBodyError: that is what came; and what `get` raises but for BODY_MISMATCH.
+        """
+        if is_plain_key(key):
+            with suppress(Exception):  # every one of obstore's errors is ambiguous: boto3 decides below
+                return self._get_fast(key, etag=etag, size_bytes=size_bytes)
+        return self._get_slow(key, etag=etag, size_bytes=size_bytes)
 
     def get_many(
         self,
@@ -134,45 +151,10 @@ class ObjectStore:
         max_in_flight_bytes: int,
         concurrency: int,
     ) -> Iterator[tuple[int, bytes | RejectedPhotoError]]:
-        """Download many objects ahead of their use; yields (index of the item, body or its fault), in any order.
-
-        At most ``concurrency`` at once; bodies downloaded or being downloaded but not yet taken sum up to at most
-        ``max_in_flight_bytes`` by their listed sizes, or are a single one. An object listed with more than
-        ``max_bytes`` is not downloaded.
-
-        Raises:
-            BucketMissingError, AccessDeniedError, ObjectStoreUnavailableError: the fault is not one object's.
-        """
-        waiting = iter(enumerate(items))
-        upcoming = next(waiting, None)
-        flying: dict[Future[bytes], tuple[int, int]] = {}
-        flying_bytes = 0
-        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="s3-get")
-        try:
-            while upcoming is not None or flying:
-                while upcoming is not None and len(flying) < concurrency:
-                    index, item = upcoming
-                    if item.size_bytes > max_bytes:
-                        yield index, _too_large(item.size_bytes, max_bytes)
-                    elif flying and flying_bytes + item.size_bytes > max_in_flight_bytes:
-                        break
-                    else:
-                        future = pool.submit(self.get, item.key, etag=item.etag, size_bytes=item.size_bytes)
-                        flying[future] = (index, item.size_bytes)
-                        flying_bytes += item.size_bytes
-                    upcoming = next(waiting, None)
-                done = wait(flying, return_when=FIRST_COMPLETED).done if flying else set()
-                for future in done:
-                    index, size_bytes = flying.pop(future)
-                    try:
-                        result: bytes | RejectedPhotoError = future.result()
-                    except RejectedPhotoError as exc:
-                        result = exc
-                    yield index, result
-                    del future, result  # or this frame would keep the body alive while it waits
-                    flying_bytes -= size_bytes
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        """Download many objects ahead of their use; see `refund.store.downloads.download_many`."""
+        return download_many(
+            self, items, max_bytes=max_bytes, max_in_flight_bytes=max_in_flight_bytes, concurrency=concurrency
+        )
 
     def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
         """Write an object; it appears whole or not at all."""
@@ -186,6 +168,8 @@ class ObjectStore:
         from botocore.exceptions import ClientError
 
         config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4)
+        if path.stat().st_size >= PART_BYTES:
+            self.abort_uploads(key)  # of a writer that was killed: its parts cost room, and nothing lists them
         with self._translated(f"write {key!r}"), self._write_refused():
             try:
                 self._client.upload_file(
@@ -214,21 +198,49 @@ class ObjectStore:
                 raise
         Path(temporary.name).replace(path)
 
-    def copy(self, source: str, target: str) -> None:
-        """Copy an object within the bucket, on the server.
+    def copy(self, source: str, target: str, *, etag: str | None = None) -> None:
+        """Copy an object within the bucket, on the server; where ``etag`` is given, no other version than that.
 
         Raises:
-            RejectedPhotoError: VANISHED, there is no such object in a bucket that answers.
+            RejectedPhotoError: VANISHED, there is no such object in a bucket that answers; CHANGED, it is another
+                version by now, and nothing lies under ``target``.
         """
         origin = {"Bucket": self.bucket, "Key": source}
-        with self._translated(f"copy {source!r} to {target!r}"), self._vanished(source):
+        condition = {} if etag is None else {"CopySourceIfMatch": etag}
+        with self._translated(f"copy {source!r} to {target!r}"), self._vanished(source), _changed(source, etag):
             try:
-                self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=origin)
-            except self._client.exceptions.ClientError:
-                found = self.head(source)
+                answer = self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=origin, **condition)
+                copied = answer["CopyObjectResult"]["ETag"].strip('"')
+            except self._client.exceptions.ClientError as exc:
+                found = None if is_changed(exc) else self.head(source)
                 if found is None or found.size_bytes <= _COPY_LIMIT_BYTES:
                     raise
-                self._client.copy(origin, self.bucket, target)  # in parts
+                self._client.copy(origin, self.bucket, target, ExtraArgs=condition)  # in parts
+                copied = None
+        if etag is None or copied == etag:
+            return
+        # The copy has an ETag of its own (encryption, parts), or the server passed over the condition, as some do.
+        found = self.head(source)
+        if found is None or found.etag != etag:
+            self.delete(target)
+            raise _changed_error(source, etag)
+
+    def abort_uploads(self, key: str, *, below: bool = False, before: datetime | None = None) -> None:
+        """End uploads in parts that a killed writer left unfinished: of ``key``, or ``below`` it as a prefix.
+
+        A server that cannot list them, will not end one or does not answer is let be: then its own clean-up has to.
+        """
+        from botocore.exceptions import ClientError
+
+        with suppress(RefundError), self._translated(f"list unfinished uploads of {key!r}"):
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=key):
+                for upload in page.get("Uploads", ()):
+                    mine = upload["Key"].startswith(key) if below else upload["Key"] == key  # some ignore the prefix
+                    if mine and (before is None or upload["Initiated"] < before):
+                        with suppress(ClientError):
+                            self._client.abort_multipart_upload(
+                                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                            )
 
     def delete(self, key: str) -> None:
         """Remove an object; that it is not there is no error."""
@@ -239,35 +251,33 @@ class ObjectStore:
 
     @property
     def _client(self) -> Any:
-        with self._lock:
-            if "boto3" not in self._made:
-                self._made["boto3"] = boto3_client(self.access)
-            return self._made["boto3"]
+        return self._connected("boto3", boto3_client)
 
-    @property
-    def _fast(self) -> Any:
+    def _connected(self, name: str, make: Callable[..., Any], **options: Any) -> Any:
         with self._lock:
-            if "obstore" not in self._made:
-                self._made["obstore"] = obstore_client(self.access)
-            return self._made["obstore"]
+            if name not in self._made:
+                self._made[name] = make(self.access, self.patience, **options)
+            return self._made[name]
 
     def _get_fast(self, key: str, *, etag: str | None, size_bytes: int | None) -> bytes:
         import obstore
 
-        answer = obstore.get(self._fast, key)
+        answer = obstore.get(self._connected("obstore", obstore_client), key)
         found = str(answer.meta["e_tag"] or "").strip('"')
         if (etag is not None and found != etag) or (size_bytes is not None and answer.meta["size"] != size_bytes):
-            raise _BrokenBodyError(seen=f"ETag {found}, {answer.meta['size']} bytes")  # before its body is read
+            raise BrokenBodyError(seen=f"ETag {found}, {answer.meta['size']} bytes")  # before its body is read
         body = bytes(answer.bytes())
         if len(body) != answer.meta["size"]:
-            raise _BrokenBodyError(seen=f"{len(body)} bytes")
+            raise BrokenBodyError(seen=f"{len(body)} bytes")
         return body
 
     def _get_slow(self, key: str, *, etag: str | None, size_bytes: int | None) -> bytes:
-        from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+        from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
         with self._translated(f"read {key!r}"), self._vanished(key), self._refused(key):
-            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            started = time.monotonic()
+            client = self._connected("reader", boto3_client, reading=True)
+            answer = client.get_object(Bucket=self.bucket, Key=key)
             found = answer["ETag"].strip('"')
             if etag is not None and found != etag:
                 answer["Body"].close()
@@ -275,14 +285,21 @@ class ObjectStore:
                 raise RejectedPhotoError(ReasonCode.CHANGED, msg)
             if size_bytes is not None and answer["ContentLength"] != size_bytes:
                 answer["Body"].close()
-                raise _BrokenBodyError(seen=f"{answer['ContentLength']} bytes, listed were {size_bytes}")
+                raise BrokenBodyError(seen=f"{answer['ContentLength']} bytes, listed were {size_bytes}")
+            body = bytearray()
             try:
-                body: bytes = answer["Body"].read()
+                while chunk := answer["Body"].read(_CHUNK_BYTES):
+                    body += chunk
+                    if time.monotonic() - started > self.patience.body_s:
+                        answer["Body"].close()
+                        raise SlowBodyError(len(body), answer["ContentLength"], seconds=time.monotonic() - started)
+            except ReadTimeoutError as exc:
+                raise SlowBodyError(len(body), answer["ContentLength"], seconds=time.monotonic() - started) from exc
             except (IncompleteReadError, ResponseStreamingError) as exc:
-                raise _BrokenBodyError(seen=f"a body that broke off: {exc}") from exc
+                raise BrokenBodyError(seen=f"a body that broke off: {exc}") from exc
         if len(body) != answer["ContentLength"]:
-            raise _BrokenBodyError(seen=f"{len(body)} bytes, announced were {answer['ContentLength']}")
-        return body
+            raise BrokenBodyError(seen=f"{len(body)} bytes, announced were {answer['ContentLength']}")
+        return bytes(body)
 
     @contextmanager
     def _write_refused(self) -> Iterator[None]:
@@ -303,11 +320,14 @@ class ObjectStore:
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
         from urllib3.exceptions import HTTPError
 
+        # ValueError: a malformed endpoint; ResponseParserError: an answer cut in its middle
+        faults = (BotoCoreError, ClientError, HTTPError, ValueError, ResponseParserError, SlowBodyError)
         try:
             yield
-        except (BotoCoreError, ClientError, HTTPError, ValueError) as exc:  # ValueError: a malformed endpoint
+        except faults as exc:
             raise translate(exc, access=self.access, doing=doing) from exc
 
     @contextmanager
@@ -338,20 +358,25 @@ class ObjectStore:
             raise RejectedPhotoError(ReasonCode.UNREADABLE, msg) from exc
 
 
-class _BrokenBodyError(Exception):
-    """What came is not what was listed; tried once more."""
-
-    def __init__(self, *, seen: str) -> None:
-        super().__init__(f"it came with {seen}")
-
-
 def is_plain_key(key: str) -> bool:
     """Whether obstore can read the key: it cannot where a path segment is empty, ``.`` or ``..``."""
     return not {"", ".", ".."} & set(key.split("/"))
 
 
-def _too_large(size_bytes: int, max_bytes: int) -> RejectedPhotoError:
-    return RejectedPhotoError(ReasonCode.FILE_TOO_LARGE, f"{size_bytes:,} bytes, at most {max_bytes:,} are taken")
+def _changed_error(key: str, etag: str | None) -> RejectedPhotoError:
+    return RejectedPhotoError(ReasonCode.CHANGED, f"{key!r} is not the version with ETag {etag} any more")
+
+
+@contextmanager
+def _changed(key: str, etag: str | None) -> Iterator[None]:
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as exc:
+        if not is_changed(exc):
+            raise
+        raise _changed_error(key, etag) from exc
 
 
 def _listed(item: Mapping[str, Any]) -> ListedObject:

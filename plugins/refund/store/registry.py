@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from refund.store.objects import ObjectStore
 
 PREFIX = "models/"
+_FETCHING = ".fetch-"  # in the cache: folders of models under way
 # What decides a model's predictions: in the rest of the card (when, with what, from where, measured how) two builds of
 # one version may differ, and the card that was registered first stays.
 _CONTENT = (
@@ -162,7 +163,7 @@ class Registry(Aliases):
             except ModelArtefactError:
                 shutil.rmtree(target, ignore_errors=True)  # a spoilt copy: fetch it anew
         cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with scratch_folder(cache_dir, prefix=f".{row.model}-") as temporary:
+        with scratch_folder(cache_dir, prefix=_FETCHING) as temporary:
             self.download(row, temporary)
             try:
                 temporary.rename(target)
@@ -206,9 +207,9 @@ class Registry(Aliases):
     def _put_back(self, row: ModelRow, artefact: Path) -> None:
         """Write again what the bucket lost or changed; ``artefact`` is a file that was checked."""
         prefix = self._prefix(row)
-        with tempfile.TemporaryDirectory(prefix="refund-model-") as folder:
+        with scratch_folder(Path(tempfile.gettempdir()), prefix="refund-model-") as folder:
             try:
-                self.download(row, Path(folder), exact=True)
+                self.download(row, folder, exact=True)
             except ModelArtefactError:
                 self.objects.upload(artefact, prefix + row.card.artefact_file)
                 self.objects.put(prefix + CARD_FILE, row.card.to_json().encode())

@@ -1,7 +1,8 @@
-"""Makes the two S3 clients of `refund.store.objects`, with their timeouts and retries."""
+"""Makes the S3 clients of `refund.store.objects`, with their timeouts and retries."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,24 @@ from refund.errors import SettingsError
 if TYPE_CHECKING:
     from refund.settings import S3Access
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 60
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the clients wait for a server, and how often they ask again.
+
+    With these defaults an object whose body never comes holds one of a task's downloads for 85 s: `silence_s` with
+    obstore, three times that with boto3, and the pauses between. One that trickles holds it for twice `body_s`.
+    """
+
+    connect_s: float = 5.0
+    answer_s: float = 60.0  # no byte for so long ends one try to list, write or copy; a large copy is silent meanwhile
+    tries: int = 4  # to list, write or copy, with boto3's pauses: up to 1, 2, 4 s
+    silence_s: float = 20.0  # no byte for so long ends one try to read an object
+    body_s: float = 120.0  # one try to read an object ends after this: 16 MB at 133 kB/s just come
+    read_tries: int = 3
+    pause_s: float = 0.5  # before an object that came with another length is read again
+    round_pauses_s: tuple[float, ...] = (5.0, 20.0)  # before each further round over photos that were put aside
+    rounds_s: float = 600.0  # all the further rounds together
 
 
 def _session(access: S3Access) -> Any:
@@ -23,14 +40,14 @@ def _session(access: S3Access) -> Any:
     )
 
 
-def boto3_client(access: S3Access) -> Any:
-    """The client that lists, writes and has the last word."""
+def boto3_client(access: S3Access, patience: Patience, *, reading: bool = False) -> Any:
+    """The client that lists, writes and has the last word; ``reading``: the one that reads what obstore could not."""
     from botocore.config import Config
 
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "max_attempts": 4},
+        connect_timeout=patience.connect_s,
+        read_timeout=patience.silence_s if reading else patience.answer_s,
+        retries={"mode": "standard", "max_attempts": patience.read_tries if reading else patience.tries},
         max_pool_connections=32,
         s3={"addressing_style": "path" if access.endpoint_url else "auto"},
         # other servers than AWS do not know the newer checksums
@@ -43,7 +60,7 @@ def boto3_client(access: S3Access) -> Any:
     return _session(access).client("s3", endpoint_url=access.endpoint_url, config=config, verify=access.ca_file)
 
 
-def obstore_client(access: S3Access) -> Any:
+def obstore_client(access: S3Access, patience: Patience) -> Any:
     """The client that reads fast."""
     from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.store import S3Store
@@ -57,8 +74,9 @@ def obstore_client(access: S3Access) -> Any:
         virtual_hosted_style_request=not access.endpoint_url,
         client_options={
             "allow_http": (access.endpoint_url or "").startswith("http://"),
-            "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
-            "timeout": timedelta(seconds=READ_TIMEOUT_S),
+            "connect_timeout": timedelta(seconds=patience.connect_s),
+            "read_timeout": timedelta(seconds=patience.silence_s),
+            "timeout": timedelta(seconds=patience.body_s),
             **trusted,
         },
         retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=10)},

@@ -26,6 +26,20 @@ _LATER = frozenset(
 )  # fmt: skip
 
 
+class BrokenBodyError(Exception):
+    """What came is not of the length that was listed or announced; worth another try."""
+
+    def __init__(self, *, seen: str) -> None:
+        super().__init__(f"it came with {seen}")
+
+
+class SlowBodyError(Exception):
+    """An object's body came so slowly that it was given up."""
+
+    def __init__(self, bytes_read: int, bytes_announced: int, *, seconds: float) -> None:
+        super().__init__(f"only {bytes_read:,} of {bytes_announced:,} bytes came in {seconds:.0f} s")
+
+
 def is_missing_key(exc: Exception) -> bool:
     """Whether S3 says that there is no such object; the bucket may be missing too where it answered a HEAD."""
     return _code(exc) in _KEY_MISSING
@@ -34,6 +48,11 @@ def is_missing_key(exc: Exception) -> bool:
 def is_missing_bucket(exc: Exception) -> bool:
     """Whether S3 says that there is no such bucket."""
     return _code(exc) in _BUCKET_MISSING
+
+
+def is_changed(exc: Exception) -> bool:
+    """Whether S3 says that the object is not the version that was asked for."""
+    return _code(exc) in {"PreconditionFailed", "412"}
 
 
 def is_refusal(exc: Exception) -> bool:
@@ -79,6 +98,12 @@ def translate(exc: Exception, *, access: S3Access, doing: str) -> RefundError:
         f"S3 at {access.place} did not {doing}: {text}. The task retries; if it goes on, check that the server runs "
         f"and is reachable from here"
     )
+
+
+def seen(exc: BaseException) -> str:
+    """What the server did, in one line and without what we make of it."""
+    told = exc if isinstance(exc, BrokenBodyError) else exc.__cause__ or exc
+    return " ".join(str(told).split())
 
 
 def _is_later(exc: Exception) -> bool:

@@ -272,11 +272,14 @@ class _Bucket:
 
     def _fetch(self, key: str, target: Path, size: int) -> None:
         uri = self.objects.uri(key)
-        try:
-            self.objects.download(key, target)
-        except RejectedPhotoError as exc:
-            raise StagingMissingError(uri=uri) from exc
-        if (found := target.stat().st_size) != size:
+        for _ in range(2):  # once more: what is wrong may be the connection, and the run is given up for it
+            try:
+                self.objects.download(key, target)
+            except RejectedPhotoError as exc:
+                raise StagingMissingError(uri=uri) from exc
+            if (found := target.stat().st_size) == size:
+                break
+        else:
             msg = f"{uri} has {found} bytes, its writer wrote {size}; clear the run from the task fetch on"
             raise StagingCorruptError(msg)
 
@@ -299,6 +302,7 @@ class _Bucket:
         self.objects.delete(f"{self.prefix}{path}/{_FILES}")
         for item in list(self.objects.list(f"{self.prefix}{path}/")):
             self.objects.delete(item.key)
+        self.objects.abort_uploads(f"{self.prefix}{path}/", below=True)
         if self.objects.head(self.prefix + path):
             self.objects.delete(self.prefix + path)
 
@@ -310,6 +314,7 @@ class _Bucket:
             if items and max(item.last_modified for item in items) < before:
                 self.remove(name)
                 stale.append(name)
+        self.objects.abort_uploads(self.prefix, below=True, before=before)  # of folders that have nothing else
         return stale
 
     def free_bytes(self) -> int | None:
