@@ -6,7 +6,7 @@ that decode. Bodies lie in memory that those processes may only read (`refund.im
 facts come back through pipes, pixels go straight into the pack's file.
 
 What a task that decodes may take, above what it needs anyway: in its own process the arena, of `IN_FLIGHT_BYTES` or of
-one photo of ``limits.max_bytes`` where that is more; in the interpreter about 50 MB and, while it hashes a photo that
+one photo of ``limits.max_bytes`` where that is more; in the interpreter about 60 MB and, while it hashes a photo that
 failed, a copy of it; in each child ``memory_bytes`` besides the arena, which is the same memory in all of them.
 """
 
