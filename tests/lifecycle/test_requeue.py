@@ -184,6 +184,17 @@ def test_what_is_uploaded_meanwhile_is_never_overwritten(rejects: Rejects) -> No
     assert objects.get(key) == b"new"
 
 
+def test_any_key_comes_back_from_quarantine(rejects: Rejects) -> None:
+    names = ("a b.jpg", "100%.jpg", "%2e%2e/x.jpg", "a+b&c=d?.jpg", "é☃.jpg", "x//y.jpg", "../up.jpg")
+    keys = rejects.publish(*names)
+    for key in keys:
+        rejects.services.objects.delete(key)
+    done = rejects.requeue()
+    assert (done.restored, done.renewed, done.lost, done.put_back) == (len(names), 0, (), len(names))
+    assert [rejects.services.objects.get(key) for key in keys] == [BODY] * len(names)
+    assert rejects.marked() == sorted(keys)
+
+
 def test_a_dry_run_writes_nothing(rejects: Rejects) -> None:
     _, gone = rejects.publish("a.jpg", "b.jpg")
     rejects.services.objects.delete(gone)
