@@ -249,7 +249,9 @@ def test_an_s3_server_that_is_down_is_a_fault_of_the_moment(world: World) -> Non
     run = NightRun(run_id="r1", run_date=DAY, params=NightParams())
     with (
         open_services(settings=world.services.settings, s3=down, database=world.roles.app) as services,
-        pytest.raises(RetriableRunError),
+        pytest.raises(
+            RetriableRunError, match=r"^S3 at http://127\.0\.0\.1:9 did not list bucket 'b': .*The task retries"
+        ),
     ):
         check_health(run, services, plugin_errors={})
 

@@ -50,6 +50,9 @@ _UNTRUSTED = (
     "root certificate file",
 )
 
+# idle_in_transaction_session_timeout and transaction_timeout, which the driver files under errors of its own making
+_SESSION_ENDED = frozenset({"25P03", "25P04"})
+
 
 class Database:
     """Postgres as one role sees it; opens a connection per `connect` and keeps none."""
@@ -64,7 +67,7 @@ class Database:
         Raises:
             DatabaseUnavailableError: the server cannot be reached, broke the connection, or was busy.
             AccessDeniedError: password, role, database or a right is wrong.
-            DatabaseNotMigratedError: a table, view or column of ours is missing.
+            DatabaseNotMigratedError: a table, view, column or function of ours is missing.
             FatalRunError: Postgres refused a statement for any other reason (a constraint, a malformed value).
         """
         import psycopg2
@@ -167,9 +170,11 @@ def translate(exc: psycopg2.Error, *, access: DatabaseAccess, connecting: bool =
             f"Postgres does not let {access.place} do this: {text}. Connect as the role that may, or have the owner "
             f"run, with the Airflow connection refund_db_owner: refund migrate"
         )
-    if isinstance(exc, (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)):
+    if isinstance(
+        exc, (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName)
+    ):
         return DatabaseNotMigratedError(found=f"other than this code knows ({text})", expected=EXPECTED_VERSION)
-    if isinstance(exc, (psycopg2.OperationalError, psycopg2.InterfaceError)):
+    if isinstance(exc, (psycopg2.OperationalError, psycopg2.InterfaceError)) or exc.pgcode in _SESSION_ENDED:
         return DatabaseUnavailableError(
             f"Postgres at {access.place} could not be reached, broke the connection or was busy: {text}. The task "
             f"retries; if it goes on, check that the server runs and is reachable from here"
