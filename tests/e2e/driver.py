@@ -121,7 +121,9 @@ class Driver:
     @cached_property
     def _client(self) -> httpx.Client:
         access = self.access
-        client = httpx.Client(base_url=access.airflow_url, timeout=30.0, trust_env=False)
+        client = httpx.Client(
+            base_url=access.airflow_url, timeout=60.0, trust_env=False
+        )  # a busy machine's answers take long
         login = {"username": access.airflow_user, "password": access.airflow_password}
         token = client.post("/auth/token", json=login).raise_for_status().json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"

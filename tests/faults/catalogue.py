@@ -18,12 +18,14 @@ PARTS = (
     "S3",
     "a worker",
     "the scheduler",
+    "the API server",
     "the staging disk",
     "the model",
     "a staged file",
     "the clock",
     "photos",
     "two runs at once",
+    "people",
 )  # fmt: skip  (the order of the page)
 
 
