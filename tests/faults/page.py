@@ -14,19 +14,21 @@ BEGIN, END = "<!-- faults: written by tests/faults/page.py -->", "<!-- end of fa
 
 def table() -> str:
     """The part of the page between the two marks."""
-    lines = [BEGIN, ""]
-    for part, group in groupby(faults(), key=lambda fault: fault.part):
+    found = faults()
+    slow = sum(fault.slow for fault in found)
+    counted = f"{len(found)} faults; `make test` causes {len(found) - slow} of them, `make test-all` {slow}."
+    lines = [BEGIN, "", counted, ""]
+    for part, group in groupby(found, key=lambda fault: fault.part):
         lines += [f"### {part[0].upper()}{part[1:]}", ""]
         lines += [
-            "| what happens | what the person on call sees | recovery | afterwards | test |",
-            "|---|---|---|---|---|",
+            "| what happens | the person on call reads | recovery, and what the tables hold then | test |",
+            "|---|---|---|---|",
         ]
         for fault in group:
             cells = (
                 fault.what,
                 f"`{fault.seen}`",
-                fault.recovery,
-                fault.after,
+                f"{fault.recovery}. Then: {fault.after}",
                 f"`{fault.test}`" + (" (slow)" if fault.slow else ""),
             )
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -78,6 +78,7 @@ def test_a_late_photo(world: World, watch: Watch, caplog: pytest.LogCaptureFixtu
     assert world.rows("SELECT run_date FROM reporting.photos WHERE refund_id = 'R-99'") == [(DAY + timedelta(days=1),)]
 
 
+@pytest.mark.slow
 @fault(
     part="photos",
     what="the whole bucket is deleted during the night: no photo is taken for vanished",
