@@ -74,14 +74,14 @@ def _riff_boundaries(body: bytes) -> Iterator[int]:
         at = end + end % 2
 
 
-def cuts(extra: dict[str, bytes]) -> Iterator[Specimen]:
-    """Every base and every photograph of ``extra``, cut."""
-    for source, body in (bases() | extra).items():
+def cuts(pictures: dict[str, bytes]) -> Iterator[Specimen]:
+    """Every picture, cut."""
+    for source, body in pictures.items():
         image_format = format_of(source)
         rng = random.Random(f"{SEED} cuts {source}")
         offsets = {at + by for at in boundaries(body, image_format) for by in (-1, 0, 1)}
-        if len(offsets) > 90:
-            offsets = set(rng.sample(sorted(offsets), 90))
+        if len(offsets) > 70:
+            offsets = set(rng.sample(sorted(offsets), 70))
         offsets |= {rng.randrange(len(body)) for _ in range(12)} | {len(body) - 1}
         for at in sorted(at for at in offsets if 0 <= at < len(body)):
             if at == 0:
@@ -90,4 +90,10 @@ def cuts(extra: dict[str, bytes]) -> Iterator[Specimen]:
                 allowed = frozenset({NO_IMAGE})
             else:
                 allowed = BROKEN | {ACCEPTED}
-            yield Specimen(family="cut", name=f"cut-{at}-{source}", body=body[:at], allowed=allowed, same_as=body)
+            yield Specimen(
+                family="cut" if source in bases() else "photograph, cut",
+                name=f"cut-{at}-{source}",
+                body=body[:at],
+                allowed=allowed,
+                same_as=body,
+            )

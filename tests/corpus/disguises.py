@@ -9,7 +9,7 @@ from tests.corpus.bases import bases, encoded, format_of, scene
 from tests.corpus.specimen import ACCEPTED, FOREIGN, NO_IMAGE, Specimen
 
 _WRITTEN = ("TIFF", "ICO", "JPEG2000", "AVIF", "PDF", "PPM", "DDS", "EPS", "ICNS")  # by Pillow itself
-_NO_SIGNATURE = ("TGA", "PCX", "SGI", "IM", "MSP", "XBM", "SPIDER")  # Pillow writes them; they are no photo's format
+_NO_SIGNATURE = ("TGA", "PCX", "SGI", "MSP", "XBM", "SPIDER")  # Pillow writes them; they are no photo's format
 _GHOSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n(%pipe%touch /tmp/owned) (r) file pop\nshowpage\n"
 _FITS = b"".join(
     card.ljust(80)

@@ -125,7 +125,7 @@ def _pngs() -> Iterator[Specimen]:
     yield _kind("end-first.png", body[:33] + body[end:] + body[33:end], BROKEN)
     yield _kind("too-few-rows.png", png(WIDTH, HEIGHT, rows=rows_of(pixels)[:-500]), BROKEN)
     yield _kind("too-many-rows.png", png(WIDTH, HEIGHT, rows=rows_of(pixels) * 3), GOOD | BROKEN)
-    yield _kind("bomb-in-pixels.png", png(WIDTH, HEIGHT, rows=bytes(60_000_000)), GOOD | BROKEN)
+    yield _kind("bomb-in-pixels.png", png(WIDTH, HEIGHT, rows=bytes(20_000_000)), GOOD | BROKEN)
     yield _kind("unknown-critical.png", body[:33] + chunk(b"EVIL", b"!" * 10) + body[33:], GOOD | BROKEN)
 
 

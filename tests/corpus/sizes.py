@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from itertools import product
 
 from PIL import Image
 
@@ -16,7 +15,6 @@ _32_BIT = (0, 1, 31, 4097, 20_000, 65_535, 2**31 - 1, 2**31, 2**32 - 127, 2**32 
 _16_BIT = (0, 1, 31, 4097, 20_000, 32_767, 32_768, 65_535)
 _14_BIT = (1, 31, 4097, 16_383)
 _24_BIT = (1, 31, 4097, 16_384, 65_536, 2**24)
-_GOOD = (48, 64)
 
 
 def _allowed(width: int, height: int, *, most: int) -> frozenset[str]:
@@ -29,7 +27,11 @@ def _allowed(width: int, height: int, *, most: int) -> frozenset[str]:
 
 
 def _pairs(values: tuple[int, ...]) -> list[tuple[int, int]]:
-    return [pair for pair in product((*values, *_GOOD), repeat=2) if pair not in list(product(_GOOD, repeat=2))]
+    """Each value beside a good one, either way round, and beside itself."""
+    found = []
+    for value in values:
+        found += [(value, 48), (64, value), (value, value)]
+    return found
 
 
 def _png_sizes() -> Iterator[Specimen]:

@@ -170,3 +170,35 @@ print(sorted(known), sorted(made), sep="|")
     known, made = found.stdout.strip().split("|")
     assert known == "['BMP', 'DIB', 'GIF', 'JPEG', 'PNG', 'WEBP']"  # DIB is the BMP decoder without its file header
     assert made == "['bmp_rle', 'gif', 'jpeg', 'raw', 'zip']"
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_text_and_profiles_of_a_png_are_never_unpacked(monkeypatch, kind):
+    from PIL import PngImagePlugin
+
+    unpacked = []
+    monkeypatch.setattr(PngImagePlugin, "_safe_zlib_decompress", unpacked.append)
+    bomb = zlib.compress(bytes(5_000_000))
+    head = {b"zTXt": b"a\0\0", b"iTXt": b"a\0\1\0\0\0", b"iCCP": b"a\0\0"}[kind]
+    body = bases()["colour.png"]
+    for at in (33, len(body) - 12):
+        bombed = body[:at] + chunk(kind, head + bomb) + body[at:]
+        assert np.array_equal(pixels(bombed), pixels(body))
+        assert rejection(bombed[: at + 2000]).reason is ReasonCode.TRUNCATED
+    assert not unpacked
+
+
+def test_pillow_limits_the_text_that_reaches_it():
+    """Should a chunk slip through to Pillow, these are its limits; decoding must never lift them."""
+    from PIL import ImageFile, PngImagePlugin
+
+    assert decode_rgb(bases()["palette.png"], limits=LIMITS)
+    assert PngImagePlugin.MAX_TEXT_CHUNK <= 2**20
+    assert PngImagePlugin.MAX_TEXT_MEMORY <= 2**26
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_a_short_chunk_of_a_whole_file_is_corrupt_not_truncated():
+    body = bases()["colour.png"]
+    error = rejection(body[:33] + chunk(b"acTL", b"\xff") + body[33:])
+    assert (error.reason, "truncated acTL chunk" in error.detail) == (ReasonCode.CORRUPT, True)

@@ -208,7 +208,8 @@ def _as_array(image: Image.Image) -> NDArray[np.uint8]:
 
 def _broken(body: bytes, image_format: str, error: Exception, seen: dict[str, int]) -> RejectedPhotoError:
     text = str(error).lower()
-    short = isinstance(error, EOFError) or any(words in text for words in _RAN_OUT) or ends_early(body, image_format)
+    ran_out = any(words in text for words in _RAN_OUT) and " chunk" not in text  # a short chunk cuts no picture short
+    short = isinstance(error, EOFError) or ran_out or ends_early(body, image_format)
     said = f"{type(error).__name__}: {str(error)[:200]}" if "BytesIO" not in str(error) else "unreadable header"
     if short:
         detail = f"{image_format} that ends after {len(body):,} bytes, before the picture is complete ({said})"

@@ -16,6 +16,8 @@ _MOST_SCANS = 100  # of a progressive JPEG; encoders make about ten, each costs 
 _MOST_JUNK_BYTES = 1_000_000  # before a JPEG's scan; read one by one
 _MOST_SEGMENTS = 10_000  # of a JPEG, before its scan
 _MOST_CHUNKS = 100_000  # of a PNG
+# Text, profiles and colour hints of a PNG: nothing of it is used, and Pillow would unpack or refuse it.
+_BESIDE_THE_PICTURE = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"pHYs"})
 _MARKER = re.compile(rb"\xff[\x01-\xfe]")
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -36,14 +38,15 @@ def decodable(body: bytes, image_format: str) -> bytes:
     """The bytes to give to the decoder: ``body``, but a JPEG of one scan without its end marker.
 
     libjpeg fills what is missing of a picture with grey and says nothing where an end marker follows; without the
-    marker it says that it ran out of bytes. Checksums of a PNG's pixels, which Pillow reads past, are compared.
+    marker it says that it ran out of bytes. Checksums of a PNG's pixels, which Pillow reads past, are compared, and its
+    text and profiles left out.
 
     Raises:
         RejectedPhotoError: ``corrupt`` or ``truncated``.
     """
     if image_format == "PNG":
-        _check_chunks(body)
-    elif image_format == "JPEG" and (scan := _first_scan(body)) is not None:
+        return _checked_png(body)
+    if image_format == "JPEG" and (scan := _first_scan(body)) is not None:
         return _whole_scan(body, scan)
     return body
 
@@ -104,24 +107,30 @@ def _first_scan(body: bytes) -> _Scan | None:
     return None
 
 
-def _check_chunks(body: bytes) -> None:
-    at, count = 8, 0
+def _checked_png(body: bytes) -> bytes:
+    """Without the chunks of `_BESIDE_THE_PICTURE`, whatever is in them: a bomb or a fault there costs no photo."""
+    at, count, taken = 8, 0, 0
+    view = memoryview(body)
+    kept = []
     while at + 12 <= len(body):
         end = at + 8 + int.from_bytes(body[at : at + 4], "big")
         kind = body[at + 4 : at + 8]
-        if kind == b"IDAT" and end + 4 <= len(body):
-            said, found = int.from_bytes(body[end : end + 4], "big"), zlib.crc32(memoryview(body)[at + 4 : end])
+        whole = end + 4 <= len(body)
+        if whole and kind == b"IDAT":
+            said, found = int.from_bytes(body[end : end + 4], "big"), zlib.crc32(view[at + 4 : end])
             if said != found:
-                raise _corrupt(
-                    image_format="PNG",
-                    said=f"the checksum of the pixels at byte {at:,} is {said:08x}, they have {found:08x}",
-                )
+                seen = f"the checksum of the pixels at byte {at:,} is {said:08x}, they have {found:08x}"
+                raise _corrupt(image_format="PNG", said=seen)
+        elif whole and kind in _BESIDE_THE_PICTURE:
+            kept.append(view[taken:at])
+            taken = end + 4
         count += 1
         if count > _MOST_CHUNKS:
             raise _corrupt(image_format="PNG", said=f"it has more than {_MOST_CHUNKS:,} chunks")
         if kind == b"IEND":
-            return
+            break
         at = end + 4
+    return b"".join([*kept, view[taken:]]) if kept else body
 
 
 def _corrupt(*, image_format: str, said: str) -> RejectedPhotoError:
