@@ -14,6 +14,7 @@ import pytest
 
 from refund.errors import (
     AccessDeniedError,
+    BucketMissingError,
     DatabaseUnavailableError,
     ObjectStoreUnavailableError,
     ReasonCode,
@@ -23,6 +24,7 @@ from refund.lifecycle import requeue as module
 from refund.lifecycle.requeue import NothingToRequeueError, Requeued, requeue
 from refund.night.fetch import fetch_manifest
 from refund.night.services import Services
+from refund.settings import S3Access
 from refund.store.database import Database
 from refund.store.objects import ListedObject, ObjectStore
 from tests.conftest import Roles
@@ -128,9 +130,9 @@ class WatchedStore(ObjectStore):
         super().__init__(objects.access)
         self.when = when
 
-    def head(self, key: str) -> ListedObject | None:
+    def head(self, key: str, *, ask_bucket: bool = True) -> ListedObject | None:
         self.when(key)
-        return super().head(key)
+        return super().head(key, ask_bucket=ask_bucket)
 
 
 _dates = iter(date(2026, 3, 1) + timedelta(days=number) for number in range(200))
@@ -270,13 +272,13 @@ def test_photos_are_looked_at_side_by_side_and_boundedly(rejects: Rejects) -> No
     lock, now, most = threading.Lock(), [0], [0]
 
     class Counting(WatchedStore):
-        def head(self, key: str) -> ListedObject | None:
+        def head(self, key: str, *, ask_bucket: bool = True) -> ListedObject | None:
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
             together.wait()
             try:
-                return ObjectStore.head(self, key)
+                return ObjectStore.head(self, key, ask_bucket=ask_bucket)
             finally:
                 with lock:
                     now[0] -= 1
@@ -314,6 +316,14 @@ def test_without_s3_nothing_is_marked(rejects: Rejects, monkeypatch: pytest.Monk
     down = ObjectStore(replace(rejects.services.objects.access, endpoint_url="http://127.0.0.1:9"))
     with pytest.raises(ObjectStoreUnavailableError, match=r"did not look at 'incoming/"):
         rejects.requeue(objects=down)
+    assert rejects.marked() == []
+
+
+def test_a_bucket_that_is_missing_loses_no_photo(rejects: Rejects, s3_nanio: S3Access) -> None:
+    gone = ObjectStore(replace(s3_nanio, bucket=rejects.services.objects.bucket))
+    rejects.publish("a.jpg")
+    with pytest.raises(BucketMissingError, match="create it, or correct"):
+        rejects.requeue(objects=gone)
     assert rejects.marked() == []
 
 

@@ -99,6 +99,7 @@ def requeue(
     Raises:
         SettingsError: no such reason code, or a date in the future.
         NothingToRequeueError: no such rejection stands; the text says which do.
+        BucketMissingError: there is no such bucket any more.
         AccessDeniedError: the store lets us look at none of at least three objects.
         RetriableRunError: S3 or Postgres cannot be reached; nothing is marked.
     """
@@ -114,6 +115,8 @@ def requeue(
         )
     new = [rejection for rejection in found if rejection.requeued_at is None]
     states = list(_in_parallel(lambda rejection: _look(rejection, objects, dry_run=dry_run), new))
+    if _State.LOST in states:
+        objects.check_bucket()  # raises where it is the bucket that is missing
     _check_rights(objects, states)
 
     count = Counter(states)
@@ -176,17 +179,17 @@ def _look(rejection: Rejection, objects: ObjectStore, *, dry_run: bool) -> _Stat
     every server heeds it: nanio ignores it.
     """
     try:
-        if (here := objects.head(rejection.key)) is not None:
+        if (here := objects.head(rejection.key, ask_bucket=False)) is not None:
             return _State.THERE if here.etag == rejection.etag else _State.OVERWRITTEN
-        copy = objects.head(rejection.quarantine_key) if rejection.quarantine_key else None
+        copy = objects.head(rejection.quarantine_key, ask_bucket=False) if rejection.quarantine_key else None
         if rejection.quarantine_key is None or copy is None or copy.size_bytes != rejection.size_bytes:
             return _State.LOST
         if dry_run:
             return _compared(copy, rejection)
-        if (here := objects.head(rejection.key)) is not None:
+        if (here := objects.head(rejection.key, ask_bucket=False)) is not None:
             return _State.THERE if here.etag == rejection.etag else _State.OVERWRITTEN
         objects.copy(rejection.quarantine_key, rejection.key)
-        here = objects.head(rejection.key)
+        here = objects.head(rejection.key, ask_bucket=False)
         return _State.LOST if here is None else _compared(here, rejection)
     except RejectedPhotoError:  # the quarantine copy vanished as well
         return _State.LOST

@@ -94,15 +94,19 @@ class ObjectStore:
                 items += [_listed(item) for item in page.get("Contents", ())]
         return folders, items
 
-    def head(self, key: str) -> ListedObject | None:
-        """The object's size and ETag, or None where there is none in a bucket that exists."""
+    def head(self, key: str, *, ask_bucket: bool = True) -> ListedObject | None:
+        """The object's size and ETag, or None where there is none in a bucket that exists.
+
+        Who looks at many keys asks `check_bucket` once himself: some servers take long over it.
+        """
         with self._translated(f"look at {key!r}"):
             try:
                 answer = self._client.head_object(Bucket=self.bucket, Key=key)
             except self._client.exceptions.ClientError as exc:
                 if not is_missing_key(exc):
                     raise
-                self.check_bucket()
+                if ask_bucket:
+                    self.check_bucket()
                 return None
         return ListedObject(
             key=key,
