@@ -7,12 +7,12 @@ import re
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import pytest
 
-from refund.night.services import NightRun
+from refund.night.services import NightRun, open_services
 from refund.params import NightParams
 from refund.settings import DatabaseAccess
 from tests.faults.catalogue import Watch, fault
@@ -177,6 +177,38 @@ def test_killed_in_persist(world: World, watch: Watch, caplog: pytest.LogCapture
     check_clean(world)
 
 
+@pytest.mark.slow
+@fault(
+    part="a worker",
+    what="killed (SIGKILL) in `validate` and in `classify` where the staging is a bucket: their files lie in the "
+    "worker's temporary folder",
+    seen=SEEN,
+    recovery=BY_ITSELF,
+    after=SAME,
+)
+def test_killed_with_a_bucket_for_staging(world: World, watch: Watch) -> None:
+    fill(world)
+    settings = replace(world.services.settings, staging_root=f"s3://{world.s3.bucket}/staging")
+    with open_services(settings=settings, s3=world.s3, database=world.roles.app) as services:
+        disturbed = night(replace(world, services=services))
+        disturbed.do(ORDER[:2])
+        for task in ("validate", "classify"):
+            process = disturbed.start(task)
+            deadline = time.monotonic() + 60
+            while not list((world.folder / "tmp").glob("refund-staged-*/*")):  # it has files in its hands
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.005)  # between two looks
+            watch.check_seen(f"exit code {kill(process).code}")
+            assert list((world.folder / "tmp").iterdir()) != []
+            assert disturbed.worker.end(disturbed.start(task)).code == 0
+            assert list((world.folder / "tmp").iterdir()) == []
+        assert disturbed.worker.end(disturbed.start("persist")).code == 0
+        disturbed.do(ORDER[5:])
+    assert night_tables(world.roles.app) == undisturbed(world)
+    check_clean(world)
+
+
 def await_published(world: World) -> None:
     deadline = time.monotonic() + 30
     while world.rows("SELECT state FROM refund.run") != [("published",)]:
@@ -194,6 +226,7 @@ def test_no_decoding_process_outlives_its_worker(world: World) -> None:
     deadline = time.monotonic() + 60
     while not (decoding := worker.children(recursive=True)):
         assert time.monotonic() < deadline
+        time.sleep(0.005)  # between two looks
     process.kill()
     process.communicate(timeout=60)
     assert psutil.wait_procs(decoding, timeout=15)[1] == []

@@ -76,6 +76,7 @@ def await_answer(access: DatabaseAccess, sql: str) -> None:
     deadline = time.monotonic() + 30
     while not asked(access, sql):
         assert time.monotonic() < deadline, f"no row within 30 s: {sql}"
+        time.sleep(0.02)  # between two looks
 
 
 @pytest.mark.slow
