@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.measure import Contender, Measurement, measure
 from refund.imaging.examine import examine_photo
 from refund.imaging.pack import PIXELS_FILE, create_pixels, open_pixels
-from refund.imaging.pool import DecoderPool
+from refund.imaging.pool import IN_FLIGHT_PHOTOS_PER_WORKER, DecoderPool
 from refund.records import ImageLimits
 from refund.settings import Settings
 
@@ -39,8 +39,8 @@ def enlarged(photographs: Sequence[bytes], *, photos: int) -> tuple[bytes, ...]:
 def decoding(bodies: Sequence[bytes], *, folder: Path, settings: Settings, suffix: str = "") -> list[Contender]:
     """Decoding, hashing and measuring into a pack: unprotected with one process and with two, and through the pool.
 
-    What each needs to start is not measured: the pool runs, its children have decoded, the two processes wait with
-    their photos in memory.
+    What each needs to start is not measured: the pool runs, its children have decoded, its arena was filled once, as
+    it is after the first hundred photos of a shard; the two processes wait with their photos in memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / PIXELS_FILE
@@ -69,7 +69,7 @@ def decoding(bodies: Sequence[bytes], *, folder: Path, settings: Settings, suffi
 
         def run() -> Mapping[str, Measurement]:
             with pool_on(path, workers, settings) as pool:
-                _exhaust(pool, bodies[: 4 * workers])  # the children's first photo imports the decoders
+                _exhaust(pool, bodies[: IN_FLIGHT_PHOTOS_PER_WORKER * workers])  # decoders imported, arena touched
                 return {name: measure(len(bodies), lambda: _exhaust(pool, bodies), living_pid=pool.pid)}
 
         return Contender(name=name, run=run)
