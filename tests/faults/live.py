@@ -19,21 +19,15 @@ from refund.local.paths import StackPaths
 from refund.local.ports import HOST, Ports
 from refund.local.stack import LocalAccess
 from refund.local.supervisor import Supervisor
-from refund.night.alert_on_drift import raise_alerts
-from refund.night.classify import classify_shard
-from refund.night.fetch import fetch_manifest
-from refund.night.generate_report import write_report
-from refund.night.health_check import check_health
-from refund.night.persist import persist_run
-from refund.night.services import NightRun, Services, open_services
-from refund.night.validate import validate_shard
-from refund.params import NightParams
+from refund.night.services import Services, open_services
 from refund.settings import DatabaseAccess
 from refund.store.migrate import migrate
 from refund.store.publish import LOCK_KEY
 from refund.store.staging import RUNS_FOLDER
 from tests.conftest import REPOSITORY, free_port
 from tests.e2e.driver import DAG, Driver, await_that, make_champion
+from tests.faults.live_night import LiveNight, rows_of_night, run_undisturbed
+from tests.faults.marks import Visible
 from tests.faults.tables import night_tables
 from tests.local.live import LiveStack, start, temporary_home
 from tests.night.factories import jpeg, write_model
@@ -44,8 +38,7 @@ if TYPE_CHECKING:
 TASKS = (
     "health_check", "fetch", "shards.validate", "shards.classify", "persist", "generate_report", "alert_on_drift",
 )  # fmt: skip
-# Airflow's own patience, shortened: 300 s without a heartbeat, 30 s until a scheduler counts as dead, 300 s between
-# two looks for what it left behind.
+# Airflow's own patience, shortened from 300 s, 10 s, 5 s, 30 s, 300 s and 5 s
 _AIRFLOW_CFG = """\
 [scheduler]
 task_instance_heartbeat_timeout = 10
@@ -58,42 +51,6 @@ min_heartbeat_interval = 1
 """
 _RETRY_DELAY = '"retry_delay": timedelta(seconds=30)'
 REFERENCE = "refund_reference"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveNight:
-    """One run of ``refund_nightly`` with photos of its own, below a prefix of its own."""
-
-    run_id: str
-    run_date: date
-    photos: int
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.run_id}/"
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return {"run_date": self.run_date.isoformat(), "prefix": self.prefix}
-
-
-@dataclass(kw_only=True)
-class Visible:
-    """What other users of the machine, or a photo that takes over its decoder, could read of a night's processes."""
-
-    command_lines: set[str] = field(default_factory=set)
-    decoders: dict[int, bytes] = field(default_factory=dict)  # the environment of each, by process id
-
-    def sample(self, processes: list[psutil.Process]) -> None:
-        """Look once."""
-        import psutil
-
-        for process in processes:
-            with contextlib.suppress(psutil.Error, OSError):
-                command = " ".join(process.cmdline())
-                self.command_lines.add(command)
-                if "refund.imaging.pool" in command:
-                    self.decoders[process.pid] = Path(f"/proc/{process.pid}/environ").read_bytes()
 
 
 @dataclass(kw_only=True)
@@ -121,7 +78,8 @@ class Ground:
     ports: Ports
     driver: Driver
     model_folder: Path
-    visible: Visible = field(default_factory=lambda: Visible())
+    visible: Visible = field(default_factory=Visible)
+    _holds: list[Hold] = field(default_factory=list)
     _dates: Iterator[date] = field(
         # each before all earlier ones: no night has reference nights, in either database
         default_factory=lambda: (date(2026, 3, 30) - timedelta(days=5 * number) for number in range(60))
@@ -157,15 +115,11 @@ class Ground:
             connection.autocommit = True
             connection.cursor().execute(statement)
 
-    def restart(self, service: str) -> None:
-        """Stop a service of the stack and start it again; returns once it listens."""
-        self.supervisor.stop(service)
-        self.start_service(service)
-
-    def start_service(self, service: str) -> None:
-        self.supervisor.run(service)
-        port = {"s3": self.ports.s3, "api-server": self.ports.airflow}[service]
-        await_that(lambda: _listens(port))
+    def restart_s3(self) -> None:
+        """Stop the S3 server, if it runs, and start it; returns once it listens."""
+        self.supervisor.stop("s3")
+        self.supervisor.run("s3")
+        await_that(lambda: _listens(self.ports.s3))
 
     # --- photos and runs ---------------------------------------------------------------------------------------------
 
@@ -180,8 +134,8 @@ class Ground:
             folder = f"{night.prefix}{night.run_date}"
             for number in range(count - 2):
                 self._put(services, folder, number, bodies[number % len(bodies)])
-            self._put(services, folder, count - 2, b"not a photo")
-            self._put(services, folder, count - 1, jpeg(9)[:-2000])
+            for number, body in ((count - 2, b"not a photo"), (count - 1, jpeg(9)[:-2000])):
+                self._put(services, folder, number, body)
         # beforehand, so that what is locked during publishing is not the making of a partition
         self.driver.sql("SELECT refund.ensure_partitions(%s, %s)", (night.run_date, night.run_date))
         return night
@@ -193,8 +147,8 @@ class Ground:
 
     def start(self, night: LiveNight) -> None:
         """Trigger the night."""
-        body = {"dag_run_id": night.run_id, "logical_date": None, "conf": night.params}
-        self.driver.api("POST", f"{DAG}/dagRuns", json=body)
+        run = {"dag_run_id": night.run_id, "logical_date": None, "conf": night.params}
+        self.driver.api("POST", f"{DAG}/dagRuns", json=run)
 
     def instances(self, night: LiveNight) -> dict[str, dict[str, Any]]:
         """State, try number and process of each task, by id; there is one shard.
@@ -287,7 +241,13 @@ class Ground:
             host=access.host, port=access.port, dbname=access.database, user=access.user, password=access.password
         )
         connection.cursor().execute(f"LOCK TABLE refund.{table} IN {mode} MODE")
-        return Hold(ground=self, connection=connection)
+        self._holds.append(Hold(ground=self, connection=connection))
+        return self._holds[-1]
+
+    def release_all(self) -> None:
+        """Let the night go on whose test failed halfway; the next one waits for it."""
+        while self._holds:
+            self._holds.pop().release()
 
     def process(self, night: LiveNight, task: str, *, attempt: int = 1) -> psutil.Process:
         """The process in which this try of a task is at work; its parent is the worker that supervises it."""
@@ -343,6 +303,10 @@ class Ground:
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
         await_that(lambda: bool(self.driver.sql(waiting, (LOCK_KEY,), role=self.superuser)[0][0]))
 
+    def service_log(self, name: str) -> str:
+        """What a service of the stack wrote."""
+        return (self.home / "logs" / f"{name}.log").read_text(encoding="utf-8")
+
     def event(self, night: LiveNight, name: str) -> str:
         """What Airflow's list of events says of a run."""
         rows = self.driver.airflow_sql(f"SELECT extra FROM log WHERE run_id = '{night.run_id}' AND event = '{name}'")
@@ -357,7 +321,7 @@ class Ground:
 
     def rows(self, night: LiveNight) -> dict[str, list[tuple[Any, ...]]]:
         """The rows of the night, by table."""
-        return _of_night(night, night_tables(self.access.database))
+        return rows_of_night(night, night_tables(self.access.database))
 
     def staged(self) -> list[str]:
         """The files, and folders of runs, that lie in the staging folder."""
@@ -378,8 +342,8 @@ class Ground:
         assert len(rows["run_photo"]) == night.photos
         assert self.staged() == []
         with self._reference() as services:
-            _undisturbed(night, services)
-            assert rows == _of_night(night, night_tables(self._reference_access))
+            run_undisturbed(night, services)
+            assert rows == rows_of_night(night, night_tables(self._reference_access))
         assert self.keys() == objects, "an undisturbed night leaves other objects"
         made = {key for key in objects - before if not key.startswith(("quarantine/", "reports/"))}
         assert not made, made
@@ -405,27 +369,10 @@ class Ground:
             services.registry.promote("champion", key, by="tests", reason="the same as in the other database")
 
 
-def _undisturbed(night: LiveNight, services: Services) -> None:
-    run = NightRun(run_id=night.run_id, run_date=night.run_date, params=NightParams.from_mapping(night.params))
-    check_health(run, services, plugin_errors={})
-    for shard_uri in fetch_manifest(run, services):
-        validate_shard(shard_uri, run=run, services=services)
-        classify_shard(shard_uri, run=run, services=services)
-    persist_run(run, services)
-    write_report(run, services)
-    raise_alerts(run, services, task_states={})
-
-
 def _listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
         return True
     return False
-
-
-def _of_night(night: LiveNight, tables: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
-    return {
-        table: [row for row in rows if night.run_date in row or night.run_id in row] for table, rows in tables.items()
-    }
 
 
 @contextmanager

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refund.settings import DatabaseAccess
+
+if TYPE_CHECKING:
+    import psutil
 
 NOT_SECRET = frozenset({"s3_access_key"})  # a user name; it stands in every signed request
 
@@ -64,7 +69,10 @@ class Search:
             for path in sorted(folder.rglob("*")):
                 if path.is_symlink() or not path.is_file():
                     continue
-                content = path.read_bytes()
+                try:
+                    content = path.read_bytes()
+                except FileNotFoundError:  # a server at work removed it
+                    continue
                 count += 1
                 digest = hashlib.sha256(content).digest()
                 if digest not in seen and (names := self.found(content)):
@@ -92,3 +100,22 @@ class Search:
                 if names := self.found("\n".join(texts)):
                     held[table] = names
         return held, rows
+
+
+@dataclass(kw_only=True)
+class Visible:
+    """What other users of the machine, or a photo that takes over its decoder, could read of a night's processes."""
+
+    command_lines: set[str] = field(default_factory=set)
+    decoders: dict[int, bytes] = field(default_factory=dict)  # the environment of each, by process id
+
+    def sample(self, processes: list[psutil.Process]) -> None:
+        """Look once."""
+        import psutil
+
+        for process in processes:
+            with contextlib.suppress(psutil.Error, OSError):
+                command = " ".join(process.cmdline())
+                self.command_lines.add(command)
+                if "refund.imaging.pool" in command:
+                    self.decoders[process.pid] = Path(f"/proc/{process.pid}/environ").read_bytes()
