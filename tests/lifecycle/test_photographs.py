@@ -23,8 +23,8 @@ from refund.night.decoding import decode_bodies
 from refund.night.services import Services
 from refund.store.objects import ObjectStore
 from tests.conftest import make_bucket
+from tests.faults.s3_proxy import QUICK, Rule, s3_proxy
 from tests.night.factories import jpeg
-from tests.store.test_objects import proxy
 
 LABELS = load_labels()
 TAXONOMY = load_taxonomy(labels=LABELS)
@@ -146,9 +146,11 @@ def test_an_object_that_s3_refuses_costs_itself_unless_all_are_refused(everythin
     for name in ("a", "b"):
         services.objects.put(f"set/{name}.jpg", name.encode())
     bucket, access = services.objects.bucket, services.objects.access
-    with proxy(access, None if everything else "set/b.jpg", 403, "AccessDenied") as (store, server):
+    rule = Rule(do="status", method="", key="" if everything else "set/b.jpg", status=403, code="AccessDenied")
+    with s3_proxy(access, rule) as proxy:
+        store = ObjectStore(proxy.access, patience=QUICK)
         refusal = (
-            f"S3 at http://127.0.0.1:{server.server_port} refused to look at 'set/{{}}.jpg': An error occurred (403) "
+            f"S3 at {proxy.access.endpoint_url} refused to look at 'set/{{}}.jpg': An error occurred (403) "
             "when calling the HeadObject operation: Forbidden. Correct login and password of the Airflow connection "
             f"refund_s3, or the rights of that user on bucket '{bucket}'"
         )
