@@ -58,13 +58,15 @@ def _beside(shared: Path) -> tuple[Specimen, ...]:
 
 
 def sample(specimens: tuple[Specimen, ...], count: int, *, seed: int = SEED) -> tuple[Specimen, ...]:
-    """``count`` files by seed: the same share of every family, and some of each."""
+    """``count`` files by seed: the same share of every family, some of each, and what needs the most memory."""
     families = defaultdict(list)
     for specimen in specimens:
         families[specimen.family].append(specimen)
     rng = random.Random(seed)
     chosen = []
+    largest = [specimen for specimen in specimens if specimen.name.startswith("size-largest")]
     for members in families.values():
         chosen += rng.sample(members, min(len(members), max(20, count * len(members) // len(specimens))))
     rng.shuffle(chosen)
-    return tuple(sorted(chosen[:count], key=lambda specimen: specimen.name))
+    others = [specimen for specimen in chosen if specimen not in largest]
+    return tuple(sorted([*largest, *others][:count], key=lambda specimen: specimen.name))
