@@ -60,6 +60,14 @@ def test_run_dates_have_one_form(text: str) -> None:
         parse_run_date(text)
 
 
+def test_a_run_date_leaves_the_day_of_undated_photos_alone() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_run_date("1970-01-02")
+    assert str(caught.value) == (
+        "run date must be 1971-01-01 or later (1970-01-01 stands for photos without a date); got '1970-01-02'"
+    )
+
+
 def test_the_form_describes_every_field() -> None:
     described = NightParams.describe()
     assert [entry["name"] for entry in described] == list(NightParams.__dataclass_fields__)

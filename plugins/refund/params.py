@@ -104,11 +104,14 @@ class NightParams(Params):
         Params.__post_init__(self)  # super() does not work in a slotted dataclass
 
 
+EARLIEST_DATE = date(1971, 1, 1)  # no night's late_days reach the day that undated photos are kept under
+
+
 def parse_run_date(text: str) -> date:
-    """Read ``YYYY-MM-DD``.
+    """Read ``YYYY-MM-DD``, from `EARLIEST_DATE` on.
 
     Raises:
-        SettingsError: it is no date of that form.
+        SettingsError: it is no date of that form, or before the earliest.
     """
     try:
         parsed = date.fromisoformat(text)
@@ -116,6 +119,9 @@ def parse_run_date(text: str) -> date:
         parsed = None
     if parsed is None or parsed.isoformat() != text:  # fromisoformat also takes 20260102 and 2026-W01-5
         msg = f"run date must read YYYY-MM-DD, for example 2026-11-21; got {text!r}"
+        raise SettingsError(msg)
+    if parsed < EARLIEST_DATE:
+        msg = f"run date must be {EARLIEST_DATE} or later (1970-01-01 stands for photos without a date); got {text!r}"
         raise SettingsError(msg)
     return parsed
 

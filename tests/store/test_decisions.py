@@ -8,22 +8,14 @@ from hashlib import sha256
 import pytest
 
 from refund.errors import FatalRunError
-from refund.store.migrate import migrate
 from tests.conftest import Roles
-from tests.store.factories import MODEL, OTHER_MODEL, Photo, night, register_models, rows
+from tests.store.factories import MODEL, OTHER_MODEL, Photo, night, rows
 
 A = Photo(key="incoming/2026-11-21/R1/a.jpg")
 B = Photo(key="incoming/2026-11-21/R1/b.jpg", kind="review", reasons=("low_score",), score=0.3)
 BAD = Photo(key="incoming/2026-11-21/R2/bad.jpg", reason="truncated")
 MANY = tuple(Photo(key=f"incoming/2026-11-21/R/{number}.jpg") for number in range(40))
 MARKED = "SELECT photo_id::text FROM refund.decision WHERE audit AND superseded_by IS NULL"
-
-
-@pytest.fixture
-def roles(empty_database: Roles) -> Roles:
-    migrate(empty_database.owner)
-    register_models(empty_database)
-    return empty_database
 
 
 def test_each_decision_names_the_model_that_made_it(roles: Roles) -> None:

@@ -15,7 +15,6 @@ from refund.monitor.drift import compare_shares
 from refund.settings import DatabaseAccess
 from refund.store import repository as repository_module
 from refund.store.database import KEEPALIVE, Database
-from refund.store.migrate import migrate
 from refund.store.records import EvaluationFigures
 from refund.store.repository import Repository
 from tests.conftest import Roles, free_port
@@ -25,13 +24,6 @@ A = Photo(key="incoming/2026-11-21/R1/a.jpg", labels=("dark", "blurry"))
 B = Photo(key="incoming/2026-11-21/R1/b.jpg", category="bags", kind="review", reasons=("low_score",), score=0.3)
 BAD = Photo(key="incoming/2026-11-21/R2/bad.jpg", reason="truncated")
 GONE = Photo(key="incoming/2026-11-21/R2/gone.jpg", reason="vanished")
-
-
-@pytest.fixture
-def roles(empty_database: Roles) -> Roles:
-    migrate(empty_database.owner)
-    register_models(empty_database)
-    return empty_database
 
 
 @pytest.fixture

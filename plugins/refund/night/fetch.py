@@ -77,6 +77,7 @@ def fetch_manifest(run: NightRun, services: Services) -> list[str]:
     services.staging.remove(layout.root)  # what an earlier attempt of this run left
 
     notes: list[str] = []
+    services.repository.begin_listing(run.run_id)
     photos = list(_list_photos(run, services, notes))
     _tell_overlooked(run, services, notes, at=row.started_at)
     model = model_in_force(row, services)

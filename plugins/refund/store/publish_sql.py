@@ -121,17 +121,18 @@ ON CONFLICT (photo_date, photo_id) DO UPDATE SET
   quality_labels = CASE WHEN known.brightness_ratio IS NULL THEN EXCLUDED.quality_labels ELSE known.quality_labels END
 """
 
-# Other versions under a listed key. The listed one is the newest, unless a run that began later has seen the other (a
-# run that failed and was cleared days afterwards lists what lay there then). Looked for before the photos are
-# inserted: of a table that grew within the transaction the planner knows too little (measured: quadratic).
+# Other versions under a listed key. The listed one is the newest, unless a run that listed later has seen the other (a
+# run that failed and whose persist was cleared days afterwards). Looked for before the photos are inserted: of a table
+# that grew within the transaction the planner knows too little (measured: quadratic).
 FIND_RIVALS = """
 CREATE TEMPORARY TABLE staged_rival ON COMMIT DROP AS
-SELECT m.photo_date, m.photo_id, other.photo_id AS rival_id, seen.number > this.number AS rival_is_newer
+SELECT m.photo_date, m.photo_id, other.photo_id AS rival_id,
+  seen.listed > COALESCE(this.listed, this.number) AS rival_is_newer
 FROM (SELECT * FROM staged_manifest UNION ALL SELECT * FROM staged_unchanged) m
 JOIN refund.photo other ON other.photo_date = m.photo_date AND other.photo_date = ANY (%(dates)s::date[])
   AND other.key = m.key AND other.bucket = m.bucket AND other.photo_id <> m.photo_id AND other.superseded_by IS NULL
 CROSS JOIN LATERAL (
-  SELECT max(r.number) AS number FROM refund.run_photo o JOIN refund.run r USING (run_id)
+  SELECT max(COALESCE(r.listed, r.number)) AS listed FROM refund.run_photo o JOIN refund.run r USING (run_id)
   WHERE o.photo_date = other.photo_date AND o.photo_id = other.photo_id) seen  -- not the first: it may be back again
 JOIN refund.run this ON this.run_id = %(run_id)s
 """

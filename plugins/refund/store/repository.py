@@ -51,6 +51,8 @@ SELECT DISTINCT run_date FROM refund.run
 WHERE state = 'running' AND run_id <> %(run_id)s AND started_at > %(at)s - interval '1 day'
 """
 
+BEGIN_LISTING = "UPDATE refund.run SET listed = nextval('refund.run_number_seq') WHERE run_id = %(run_id)s"
+
 MARK_RUN_FAILED = """
 UPDATE refund.run SET state = 'failed', finished_at = %(at)s WHERE run_id = %(run_id)s AND state = 'running'
 """
@@ -209,6 +211,10 @@ class Repository:
         with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
             cursor.execute(UNDER_WAY, {"run_id": exclude_run_id, "at": at})
             return {run_date for (run_date,) in cursor.fetchall()}
+
+    def begin_listing(self, run_id: str) -> None:
+        """Give the run its place in the order of listings: of two versions of a photo the one listed later is newer."""
+        self._change(BEGIN_LISTING, {"run_id": run_id})
 
     def mark_run_failed(self, run_id: str, at: datetime) -> bool:
         """Mark a running run as failed; False where there was none (published, dry run, unknown)."""

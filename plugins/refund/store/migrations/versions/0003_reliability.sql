@@ -11,6 +11,12 @@ SELECT setval(pg_get_serial_sequence('refund.run', 'number'), COALESCE((SELECT m
 CREATE UNIQUE INDEX run_number ON refund.run (number);
 COMMENT ON COLUMN refund.run.number IS 'Order in which runs began, with gaps: the greater is the later, whatever clocks say.';
 
+-- The order in which runs listed the bucket, drawn from the same sequence: a run that is cleared from fetch on lists anew
+-- and sees the newer versions, though it began before others.
+ALTER TABLE refund.run ADD COLUMN listed bigint;
+COMMENT ON COLUMN refund.run.listed IS 'Order in which runs listed the bucket, comparable with number; null before the first listing and for nights of earlier releases.';
+GRANT USAGE ON SEQUENCE refund.run_number_seq TO refund_app;
+
 -- What the files of the night counted when it was published; null for nights of earlier releases.
 ALTER TABLE refund.run
   ADD COLUMN packed integer CHECK (packed >= 0),
