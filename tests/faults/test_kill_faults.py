@@ -168,7 +168,7 @@ def test_killed_in_persist(world: World, watch: Watch, caplog: pytest.LogCapture
             assert proxy.reached.wait(60)
             watch.check_seen(f"exit code {kill(process).code}")
             proxy.go_on.set()
-    await_published(world)  # the commit was on its way when its sender died
+        await_published(world)  # the commit was on its way when its sender died
     assert list(staging_folder(world).iterdir()) != []
     caplog.set_level("INFO")
     disturbed.do(ORDER[4:])
