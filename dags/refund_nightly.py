@@ -35,7 +35,8 @@ from refund.airflow_glue import night_task, plugin_errors, published_only, task_
     },
     deadline=DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=timedelta(hours=4),
+        # Seconds: with a timedelta Airflow 3.3.2 cannot clear a run before its deadline (apache/airflow#70368).
+        interval=timedelta(hours=4).total_seconds(),
         callback=SyncCallback("refund.airflow_glue.on_deadline_missed"),
     ),
     tags=["refund"],

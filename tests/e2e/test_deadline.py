@@ -23,7 +23,7 @@ PATIENCE_S = 90
 def test_a_night_past_its_deadline_raises_an_alert(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     text = (REPOSITORY / "dags" / "refund_nightly.py").read_text(encoding="utf-8")
-    assert "interval=timedelta(hours=4)" in text
+    assert "interval=timedelta(hours=4).total_seconds()" in text
     shortened = text.replace("interval=timedelta(hours=4)", "interval=timedelta(seconds=1)")
     (tmp_path / "refund_nightly.py").write_text(shortened, encoding="utf-8")
     with temporary_home() as home:
