@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 import pytest
@@ -48,6 +49,34 @@ def test_identity_never_changes() -> None:
     assert str(keys.photo_id(bucket="refunds", key="incoming/2026-11-21/R-1/a.jpg", etag="abc")) == (
         "5c25c354-6d8f-d220-7bb0-f35696a49f08"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "copied"),
+    [
+        ("R-1/a.jpg", "R-1/a~a7937b64.jpg"),
+        ("R-1/a.b.jpg", "R-1/a.b~a7937b64.jpg"),
+        ("R.1/a", "R.1/a~a7937b64"),
+        ("R-1/.hidden", "R-1/.hidden~a7937b64"),
+        ("R-1/a.", "R-1/a.~a7937b64"),
+        ("R-1/a.b~1", "R-1/a.b~1~a7937b64"),
+        ("R-1/100%.jpg", "R-1/100%~a7937b64.jpg"),
+        ("R-1/" + "a" * 187 + ".jpg", "R-1/" + "a" * 187 + "~a7937b64.jpg"),  # a file name of 200 bytes
+        ("R-1/" + "a" * 188 + ".jpg", None),
+        ("R-1/" + "a/" * 500 + "b.jpg", None),
+    ],
+)
+def test_a_copy_in_quarantine_is_named_after_its_key_and_its_version(name: str, copied: str | None) -> None:
+    folder = "quarantine/2026-11-21/corrupt/"
+    target, other = (
+        keys.quarantine_key(f"incoming/{name}", etag=etag, run_date=date(2026, 11, 21), reason="corrupt")
+        for etag in ("first", "second")
+    )
+    if copied is None:
+        assert re.fullmatch(rf"{folder}sha256-[0-9a-f]{{64}}", target)
+    else:
+        assert target == f"{folder}incoming/{copied}"
+    assert other != target
 
 
 def test_markers_and_declarations_are_no_photos() -> None:

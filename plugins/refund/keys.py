@@ -15,6 +15,7 @@ from uuid import UUID
 UNDATED = date(1970, 1, 1)
 DECLARED_FILE = "_refunds.csv"  # per date folder: refund_id,declared_category as the shop system exports it
 MAX_KEY_BYTES = 1024  # of UTF-8; S3's own limit
+MAX_NAME_BYTES = 200  # of a file name in quarantine; servers that keep objects as files take up to 255, in some form
 _DATE_FOLDER = re.compile(r"\d{4}-\d{2}-\d{2}")
 _HASH_ENDING = re.compile(r"-[0-9a-f]{12}\Z")
 
@@ -57,12 +58,24 @@ def date_prefix(prefix: str, day: date) -> str:
     return f"{prefix}{day.isoformat()}/"
 
 
-def quarantine_key(key: str, *, run_date: date, reason: str) -> str:
-    """Where a rejected original is copied to: below its own key, or its hash where S3's limit would be passed."""
+def quarantine_key(key: str, *, etag: str, run_date: date, reason: str) -> str:
+    """Where a rejected original is copied to: below its own key, marked with its version, or a hash of both.
+
+    The mark, ``~`` and 8 hexadecimal digits of the ETag's SHA-256, stands before the suffix of the file name:
+    ``R-1/a.jpg`` becomes ``R-1/a~1f3c9b2d.jpg``. Different keys never meet; two versions of one key do in one case out
+    of 2^32. The hash stands in where S3's limit for a key would be passed, or `MAX_NAME_BYTES` for the file name.
+    """
     folder = f"quarantine/{run_date.isoformat()}/{reason}/"
-    encoded = key.encode("utf-8", "surrogatepass")
-    fits = len(folder) + len(encoded) <= MAX_KEY_BYTES
-    return folder + (key if fits else f"sha256-{sha256(encoded).hexdigest()}")
+    parents, slash, name = key.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    if not stem or not suffix or "~" in suffix:  # no dot, only a first or last one, or what might be another's mark
+        stem, dot, suffix = name, "", ""
+    marked = f"{stem}~{sha256(_utf8(etag)).hexdigest()[:8]}{dot}{suffix}"
+    target = f"{folder}{parents}{slash}{marked}"
+    if len(_utf8(target)) <= MAX_KEY_BYTES and len(_utf8(marked)) <= MAX_NAME_BYTES:
+        return target
+    version = _utf8(f"{key}\0{etag}")
+    return f"{folder}sha256-{sha256(version).hexdigest()}"  # without ~, so it meets no marked key
 
 
 def report_prefix(*, run_date: date, run_id: str) -> str:
@@ -76,3 +89,8 @@ def path_safe(text: str) -> str:
     if readable == text and not _HASH_ENDING.search(text):  # a text that looks made must not meet the one it is made of
         return readable
     return f"{readable}-{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def _utf8(text: str) -> bytes:
+    """UTF-8, also of a listing's lone surrogates, which no encoding takes as they are."""
+    return text.encode("utf-8", "surrogatepass")

@@ -321,7 +321,7 @@ def forget(world: World, run: NightRun, name: str) -> None:
     """Take every trace of the other run away, which the undisturbed night has none of."""
     world.services.staging.remove(RunLayout(staging=world.services.staging, run_id=run.run_id).root)
     for item in [*world.services.objects.list("quarantine/"), *world.services.objects.list(f"incoming/{run.run_date}")]:
-        if item.key.endswith(name):
+        if item.key.endswith(name) or f"/{Path(name).stem}~" in item.key:  # in quarantine, marked with its version
             world.services.objects.delete(item.key)
     with Database(world.roles.owner).connect() as connection, connection.cursor() as cursor:
         cursor.execute("DELETE FROM refund.run WHERE run_id = %s", (run.run_id,))

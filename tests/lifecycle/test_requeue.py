@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from hashlib import md5
+from hashlib import md5, sha256
 from typing import Any
 
 import pytest
@@ -84,6 +84,21 @@ def test_the_whole_circle_from_a_wrong_setting_to_a_verdict(world: World) -> Non
         requeue(reason="too_large", run_date=DAY, services=world.services, by="anna")
 
 
+def test_of_two_versions_of_one_key_the_judged_one_comes_back(world: World) -> None:  # noqa: F811
+    """Rejected in one night for one reason; then the first is uploaded again, and gone at last."""
+    first, second = b"no image, the first", b"no image, the other"  # as long as each other
+    for number, body in enumerate((first, second, first)):
+        key = world.put("R-1/a.jpg", body)
+        world.night(f"r{number}")
+    copies = [item.key for item in world.services.objects.list("quarantine/")]
+    assert sorted(map(world.services.objects.get, copies)) == [first, second]
+    assert world.rows("SELECT etag FROM reporting.rejections JOIN refund.photo USING (photo_id)") == [(etag(first),)]
+    world.services.objects.delete(key)
+    back = requeue(reason="not_an_image", run_date=DAY, services=world.services, by="anna")
+    assert (back.found, back.restored, back.renewed, back.put_back) == (1, 1, 0, 1)
+    assert world.services.objects.get(key) == first
+
+
 # --- what lies in the bucket, case by case --------------------------------------------------------------------------
 
 
@@ -111,6 +126,11 @@ class Rejects:
         rows_changed = "UPDATE refund.photo SET bucket = %s, size_bytes = %s WHERE first_run_id = %s RETURNING key"
         rows(self.roles.app, rows_changed, self.services.objects.bucket, len(BODY), run_id)
         return [photo.key for photo in found]
+
+    def hash_known(self, body: bytes) -> None:
+        """As if the night had read this body of every photo."""
+        change = "UPDATE refund.photo SET sha256 = %s WHERE first_run_id LIKE %s RETURNING key"
+        assert rows(self.roles.app, change, sha256(body).hexdigest(), f"{self.run_date}-%")
 
     def requeue(self, **over: Any) -> Requeued:
         services = self.services
@@ -162,6 +182,18 @@ def test_a_photo_gone_here_and_in_quarantine_is_lost(rejects: Rejects) -> None:
     assert (done.there, done.restored, done.lost) == (1, 0, (gone, cut))
     assert rejects.marked() == [kept]
     assert rejects.services.objects.head(cut) is None
+
+
+def test_a_copy_with_other_bytes_is_not_this_photo(rejects: Rejects) -> None:
+    """As many bytes, but not those of the hash that the night took."""
+    (key,) = rejects.publish("a.jpg")
+    rejects.services.objects.delete(key)
+    rejects.services.objects.put(f"quarantine/{key}", BODY.upper())
+    rejects.hash_known(BODY)
+    assert rejects.requeue().lost == (key,)
+    rejects.hash_known(BODY.upper())  # its ETag is another for another cause, say encryption
+    assert rejects.requeue().renewed == 1
+    assert rejects.services.objects.get(key) == BODY.upper()
 
 
 def test_a_copy_with_another_etag_is_a_new_version(rejects: Rejects) -> None:

@@ -53,7 +53,7 @@ def test_every_photo_gets_one_outcome_and_the_analyst_sees_it(world: World) -> N
         "SELECT count(*) FROM reporting.photos WHERE outcome = 'classified' AND final_category <> ''"
     ) == [(6,)]
     quarantined = [item.key for item in world.services.objects.list("quarantine/")]
-    assert "quarantine/2026-11-21/not_an_image/incoming/2026-11-21/R-9/notes.jpg" in quarantined
+    assert "quarantine/2026-11-21/not_an_image/incoming/2026-11-21/R-9/notes~82ec5ace.jpg" in quarantined
     assert len(quarantined) == 3
     assert list(Path(url2pathname(urlsplit(world.services.staging.root).path)).iterdir()) == []  # nothing stays behind
 

@@ -29,6 +29,11 @@ KEY = st.lists(PART, max_size=8).map("".join) | st.lists(PART, max_size=6).map("
 ETAG = st.text("0123456789abcdef-", max_size=6)
 PREFIX = st.sampled_from(["incoming/", "a/b/", "2026-11-21/"])
 REASON = st.sampled_from(["corrupt", "unsupported_format"])
+SAME = ("corrupt", "corrupt")
+
+
+def marked(etag: str) -> str:
+    return hashlib.sha256(etag.encode()).hexdigest()[:8]
 
 
 # --- what is read from a key ----------------------------------------------------------------------------------------
@@ -60,21 +65,42 @@ def test_only_the_same_version_has_the_same_identity(one: tuple[str, str], other
     assert keys.photo_id(bucket="b2", key=one[0], etag=one[1]) != ids[0]
 
 
-@given(one=KEY, other=KEY, reasons=st.tuples(REASON, REASON), long=st.integers(0, 1024))
-@examples(120)
-def test_quarantined_originals_never_meet_and_fit(one: str, other: str, reasons: tuple[str, str], long: int) -> None:
-    one = f"incoming/{one}"
-    other = f"incoming/{other}" + "x" * long
+# what a copy's name may look like, dots and marks in any place
+NAME = st.lists(
+    st.sampled_from([".", "~", ".~", "a", "jpg", ".jpg", "%", "~6e340b9c", "~d41d8cd9.", "é", "\n", "/"]), max_size=6
+).map("".join)
+
+
+@given(
+    one=st.tuples(KEY | NAME, ETAG),
+    other=st.tuples(KEY | NAME, ETAG),
+    reasons=st.tuples(REASON, REASON),
+    long=st.integers(0, 1024),
+    folders=st.booleans(),
+)
+@example(one=("a.~" + marked("2"), "1"), other=("a~" + marked("1") + ".", "2"), reasons=SAME, long=0, folders=False)
+@example(one=("a", "1"), other=("a~" + marked("1"), "2"), reasons=SAME, long=0, folders=False)
+@example(one=("a.jpg", "1"), other=("a.jpg", "2"), reasons=SAME, long=0, folders=False)
+@example(one=("x" * 1000, "1"), other=("x" * 1000, "2"), reasons=SAME, long=0, folders=True)
+@examples(150)
+def test_quarantined_versions_never_meet_and_fit(
+    one: tuple[str, str], other: tuple[str, str], reasons: tuple[str, str], long: int, *, folders: bool
+) -> None:
+    versions = [(f"incoming/{one[0]}", one[1]), (f"incoming/{other[0]}" + ("/x" if folders else "x") * long, other[1])]
     targets = [
-        keys.quarantine_key(key, run_date=DAY, reason=reason) for key, reason in zip((one, other), reasons, strict=True)
+        keys.quarantine_key(key, etag=etag, run_date=DAY, reason=reason)
+        for (key, etag), reason in zip(versions, reasons, strict=True)
     ]
     for target, reason in zip(targets, reasons, strict=True):
         assert target.startswith(f"quarantine/2026-11-21/{reason}/")
         assert len(target.encode("utf-8", "surrogatepass")) <= keys.MAX_KEY_BYTES
-    assert (targets[0] == targets[1]) == ((one, reasons[0]) == (other, reasons[1]))
-    # nor does the long one meet a short one that is named like its hash
-    lookalike = keys.quarantine_key(f"incoming/{targets[1].rpartition('/')[2]}", run_date=DAY, reason=reasons[1])
-    assert lookalike != targets[1] or other == f"incoming/{targets[1].rpartition('/')[2]}"
+        assert len(target.rpartition("/")[2].encode("utf-8", "surrogatepass")) <= keys.MAX_NAME_BYTES
+    assert (targets[0] == targets[1]) == ((versions[0], reasons[0]) == (versions[1], reasons[1]))
+    # nor does a key meet one that is named like its copy
+    for folder in ("incoming/", ""):
+        name = folder + targets[1].rpartition("/")[2]
+        lookalike = keys.quarantine_key(name, etag=other[1], run_date=DAY, reason=reasons[1])
+        assert lookalike != targets[1]
 
 
 # --- the same at a server -------------------------------------------------------------------------------------------
@@ -118,11 +144,11 @@ def test_every_hostile_key_comes_back_with_its_bytes_and_its_name(s3_moto: S3Acc
         found = objects.head(key)
         assert found is not None
         assert (found.key, found.etag) == (key, item.etag)
-        target = keys.quarantine_key(key, run_date=DAY, reason="corrupt")
+        target = keys.quarantine_key(key, etag=item.etag, run_date=DAY, reason="corrupt")
         objects.copy(key, target)
         assert objects.get(target) == body(key), key
     assert {item.key for item in objects.list("quarantine/")} == {
-        keys.quarantine_key(key, run_date=DAY, reason="corrupt") for key in KEYS
+        keys.quarantine_key(key, etag=item.etag, run_date=DAY, reason="corrupt") for key, item in listed.items()
     }
     for key in KEYS:
         objects.delete(key)
@@ -166,7 +192,7 @@ def test_a_night_of_hostile_keys_gives_each_its_verdict_under_exactly_its_name(w
         for key in KEYS
     )
     for key in bad:
-        target = keys.quarantine_key(key, run_date=DAY, reason="not_an_image")
+        target = keys.quarantine_key(key, etag=etags[key], run_date=DAY, reason="not_an_image")
         assert world.services.objects.get(target) == b"not a picture"
     assert world.rows("SELECT adds_up FROM reporting.reconciliation") == [(True,)]
     report = world.services.repository.get_report(run_id="r1")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import AccessDeniedError, ConfigurationError, ReasonCode, RejectedPhotoError, SettingsError
@@ -76,6 +77,7 @@ class _State(Enum):
     REFUSED = "refused"
 
 
+_GONE = frozenset({ReasonCode.VANISHED, ReasonCode.CHANGED})
 _BACK = frozenset({_State.THERE, _State.RESTORED, _State.RENEWED})
 
 
@@ -182,20 +184,32 @@ def _look(rejection: Rejection, objects: ObjectStore, *, dry_run: bool) -> _Stat
         if (here := objects.head(rejection.key, ask_bucket=False)) is not None:
             return _State.THERE if here.etag == rejection.etag else _State.OVERWRITTEN
         copy = objects.head(rejection.quarantine_key, ask_bucket=False) if rejection.quarantine_key else None
-        if rejection.quarantine_key is None or copy is None or copy.size_bytes != rejection.size_bytes:
+        if copy is None or not _is_judged_version(copy, rejection, objects):
             return _State.LOST
         if dry_run:
             return _compared(copy, rejection)
         if (here := objects.head(rejection.key, ask_bucket=False)) is not None:
             return _State.THERE if here.etag == rejection.etag else _State.OVERWRITTEN
-        objects.copy(rejection.quarantine_key, rejection.key)
+        objects.copy(copy.key, rejection.key)
         here = objects.head(rejection.key, ask_bucket=False)
         return _State.LOST if here is None else _compared(here, rejection)
-    except RejectedPhotoError:  # the quarantine copy vanished as well
-        return _State.LOST
+    except RejectedPhotoError as exc:  # the quarantine copy: it vanished as well, or cannot be read
+        return _State.LOST if exc.reason in _GONE else _State.REFUSED
     except AccessDeniedError:
         objects.check_bucket()  # raises where everything is refused
         return _State.REFUSED
+
+
+def _is_judged_version(copy: ListedObject, rejection: Rejection, objects: ObjectStore) -> bool:
+    """Whether the copy has the rejected version's size and ETag, or its SHA-256 where it has an ETag of its own.
+
+    The hash is known of every photo whose body was read; of the others the copy's key names the version.
+    """
+    if copy.size_bytes != rejection.size_bytes:
+        return False
+    if copy.etag == rejection.etag or rejection.sha256 is None:
+        return True
+    return sha256(objects.get(copy.key, etag=copy.etag, size_bytes=copy.size_bytes)).hexdigest() == rejection.sha256
 
 
 def _compared(copied: ListedObject, rejection: Rejection) -> _State:

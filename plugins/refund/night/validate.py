@@ -113,7 +113,7 @@ def _quarantine(photo: PhotoObject, fact: PhotoFacts, run: NightRun, services: S
     """Copy a rejected original aside, the very version that was judged; the one under ``incoming/`` stays."""
     if fact.reason is None or fact.reason in _NOT_THERE or run.params.dry_run:
         return None
-    target = keys.quarantine_key(photo.key, run_date=run.run_date, reason=fact.reason.value)
+    target = keys.quarantine_key(photo.key, etag=photo.etag, run_date=run.run_date, reason=fact.reason.value)
     try:
         services.objects.copy(photo.key, target, etag=photo.etag)
     except RejectedPhotoError as exc:  # gone or overwritten since the download; its verdict stands

@@ -22,8 +22,8 @@ WHERE r.run_date = %(run_date)s AND NOT r.synthetic AND o.outcome = 'rejected' A
   AND p.superseded_by IS NULL AND p.bucket = %(bucket)s
 """
 STANDING = f"""
-SELECT o.photo_date, o.photo_id::text, o.run_id, p.key, p.etag, p.size_bytes, o.quarantine_key, o.requeued_at,
-       r.params ->> 'prefix'
+SELECT o.photo_date, o.photo_id::text, o.run_id, p.key, p.etag, p.size_bytes, p.sha256, o.quarantine_key,
+       o.requeued_at, r.params ->> 'prefix'
 {_STANDING} AND o.reason = %(reason)s AND starts_with(p.key, %(key_prefix)s)
 ORDER BY p.key, o.run_id
 """
@@ -59,6 +59,7 @@ class Rejection:
     key: str
     etag: str
     size_bytes: int
+    sha256: str | None  # of its bytes; None where they were not read
     quarantine_key: str | None
     requeued_at: datetime | None
     prefix: str | None  # where its run looked for photos
