@@ -24,7 +24,7 @@ from refund.params import NightParams
 from refund.settings import S3Access, Settings
 from refund.store.migrate import migrate
 from tests.conftest import Roles, fresh_database, make_bucket
-from tests.night.factories import write_model
+from tests.night.factories import jpeg, write_model
 
 DAY = date(2026, 11, 21)
 
@@ -90,6 +90,11 @@ class World:
             table: self.rows(f"SELECT * FROM refund.{table} ORDER BY photo_date, photo_id")
             for table in ("photo", "prediction", "decision")
         }
+
+
+def fill(world: World, count: int = 6, *, day: date = DAY) -> list[str]:
+    """Photos of a date, two of each refund; returns their keys."""
+    return [world.put(f"R-{seed // 2}/{seed}.jpg", jpeg(seed), day=day) for seed in range(count)]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from refund import keys
-from refund.errors import RejectedPhotoError
+from refund.errors import ObjectStoreUnavailableError, ReasonCode, RejectedPhotoError
 from refund.night.health_check import check_disk
 from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch, begun_params, dump
 from refund.night.shard_model import model_in_force, pixel_bytes
@@ -67,6 +67,7 @@ def fetch_manifest(run: NightRun, services: Services) -> list[str]:
 
     Raises:
         DiskSpaceError: the staging disk cannot hold the packs.
+        RetriableRunError: S3 does not answer, or does not give out what customers declared.
     """
     watch = Stopwatch()
     row = services.repository.require_run(run.run_id)
@@ -191,20 +192,49 @@ def _photo(item: ListedObject, prefix: str, services: Services, declared: Mappin
 def _declared_categories(
     listed: Sequence[ListedObject], folder: str, services: Services, notes: list[str]
 ) -> dict[str, str]:
-    """Read the date's ``_refunds.csv``. A broken one costs the comparison with it, never the night."""
+    """Read the date's ``_refunds.csv``. A broken one costs the comparison with it, never the night.
+
+    Raises:
+        RetriableRunError: it is there, but S3 does not give it out at the moment.
+    """
     key = f"{folder}{keys.DECLARED_FILE}"
     found = next((item for item in listed if item.key == key), None)
-    if found is None:
-        return {}
-    if found.size_bytes > _MAX_DECLARED_BYTES:
-        notes.append(f"{key} has {found.size_bytes:,} bytes, at most {_MAX_DECLARED_BYTES:,} are read: ignored")
+    body = None if found is None else _declared_body(found, services, notes)
+    if body is None:
         return {}
     try:
-        declared = parse_declared(services.objects.get(key, etag=found.etag, size_bytes=found.size_bytes))
-    except (ValueError, csv.Error, RejectedPhotoError) as exc:
+        declared = parse_declared(body)
+    except (ValueError, csv.Error) as exc:
         notes.append(f"{key} was ignored: {exc}")
         return {}
     return known_departments(declared, key=key, categories=_categories(), notes=notes)
+
+
+def _declared_body(found: ListedObject, services: Services, notes: list[str]) -> bytes | None:
+    """The file as listed or, if the shop has replaced it since, as it lies there now; None with a note: without it."""
+    key, now = found.key, found
+    for _ in range(2):
+        if now.size_bytes > _MAX_DECLARED_BYTES:
+            notes.append(f"{key} has {now.size_bytes:,} bytes, at most {_MAX_DECLARED_BYTES:,} are read: ignored")
+            return None
+        try:
+            return services.objects.get(key, etag=now.etag, size_bytes=now.size_bytes)
+        except RejectedPhotoError as exc:
+            fault = exc
+        there = services.objects.head(key) if fault.reason is ReasonCode.CHANGED else None
+        if fault.reason is ReasonCode.VANISHED or (fault.reason is ReasonCode.CHANGED and there is None):
+            notes.append(f"{key} was deleted after it had been listed: no photo is compared with it")
+            return None
+        if there is None:
+            break
+        now = there
+    # it may hold the night's declarations, and a night without them looks like any other
+    msg = (
+        f"S3 at {services.objects.access.place} lists {key!r} with {now.size_bytes:,} bytes, but did not give it out: "
+        f"{fault}. Expected what customers declared, which photos are compared with. The task retries; if it goes on, "
+        f"make the object readable or upload it again, or delete it to go on without the comparison"
+    )
+    raise ObjectStoreUnavailableError(msg) from fault
 
 
 def parse_declared(body: bytes) -> dict[str, str]:
