@@ -1,0 +1,146 @@
+"""What the health check, the alerts and the tasks tell when something is wrong with a night."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from refund.errors import (
+    BucketMissingError,
+    HealthCheckError,
+    ModelArtefactError,
+    RetriableRunError,
+)
+from refund.night.alert_on_drift import NightFailedError, night_alerts, raise_alerts
+from refund.night.classify import classify_shard
+from refund.night.fetch import fetch_manifest
+from refund.night.health_check import check_health
+from refund.night.services import NightRun, open_services
+from refund.night.validate import validate_shard
+from refund.params import NightParams
+from refund.settings import S3Access
+from tests.night.conftest import DAY, World, fill
+
+
+def test_the_health_check_lists_everything_at_once(world: World) -> None:
+    bad_s3 = S3Access(bucket="no-such-bucket", endpoint_url=world.s3.endpoint_url, access_key="a", secret_key="b")
+    run = NightRun(run_id="r1", run_date=DAY, params=NightParams(model="tiny@99"))
+    with (
+        open_services(settings=world.services.settings, s3=bad_s3, database=world.roles.app) as services,
+        pytest.raises(HealthCheckError) as caught,
+    ):
+        check_health(run, services, plugin_errors={"desk.py": "No module named 'x'"})
+    text = str(caught.value)
+    assert text.startswith("the night cannot start, 3 faults found:")
+    assert "bucket 'no-such-bucket' does not exist at" in text
+    assert "no model is registered as 'tiny@99'" in text
+    assert "Airflow could not import the plugin desk.py: No module named 'x'" in text
+    assert world.rows("SELECT count(*) FROM refund.run") == [(0,)]
+
+
+def test_an_unmigrated_database_is_a_fault_with_its_fix(world: World, empty_database: object) -> None:
+    run = NightRun(run_id="r1", run_date=DAY, params=NightParams())
+    roles = empty_database
+    with (
+        open_services(settings=world.services.settings, s3=world.s3, database=roles.app) as services,  # type: ignore[attr-defined]
+        pytest.raises(HealthCheckError, match="run: refund migrate"),
+    ):
+        check_health(run, services, plugin_errors={})
+
+
+def test_an_s3_server_that_is_down_is_a_fault_of_the_moment(world: World) -> None:
+    down = S3Access(bucket="b", endpoint_url="http://127.0.0.1:9", access_key="a", secret_key="b")
+    run = NightRun(run_id="r1", run_date=DAY, params=NightParams())
+    with (
+        open_services(settings=world.services.settings, s3=down, database=world.roles.app) as services,
+        pytest.raises(
+            RetriableRunError, match=r"^S3 at http://127\.0\.0\.1:9 did not list bucket 'b': .*The task retries"
+        ),
+    ):
+        check_health(run, services, plugin_errors={})
+
+
+def test_a_clock_that_is_wrong_is_a_fault(world: World) -> None:
+    from dataclasses import replace
+
+    late = replace(world.services, now=lambda: datetime.now(UTC) - timedelta(hours=1))
+    run = NightRun(run_id="r1", run_date=DAY, params=NightParams())
+    with pytest.raises(HealthCheckError, match=r"clock and Postgres's differ by 3\d{3} s"):
+        check_health(run, late, plugin_errors={})
+
+
+def test_an_altered_model_file_is_refused(world: World) -> None:
+    fill(world, 1)
+    artefact = next(item.key for item in world.services.objects.list("models/") if item.key.endswith(".tflite"))
+    body = bytearray(world.services.objects.get(artefact))
+    body[-1] ^= 1
+    world.services.objects.put(artefact, bytes(body), content_type="application/octet-stream")
+    run = NightRun(run_id="r1", run_date=DAY, params=NightParams())
+    with pytest.raises(HealthCheckError, match="SHA-256"):
+        check_health(run, world.services, plugin_errors={})
+
+
+def test_a_model_altered_after_the_health_check_is_refused_too(world: World) -> None:
+    fill(world, 1)
+    run = world.start("r1")
+    (shard,) = fetch_manifest(run, world.services)
+    validate_shard(shard, run=run, services=world.services)
+    (cached,) = (path for path in world.services.settings.cache_folder.rglob("*.tflite"))
+    cached.write_bytes(cached.read_bytes()[:-1] + b"\0")
+    artefact = next(item.key for item in world.services.objects.list("models/") if item.key.endswith(".tflite"))
+    world.services.objects.put(artefact, b"altered", content_type="application/octet-stream")
+    with pytest.raises(ModelArtefactError):
+        classify_shard(shard, run=run, services=world.services)
+
+
+def test_a_missing_bucket_has_a_text(world: World) -> None:
+    with (
+        open_services(
+            settings=world.services.settings,
+            s3=S3Access(bucket="gone", endpoint_url=world.s3.endpoint_url, access_key="a", secret_key="b"),
+            database=world.roles.app,
+        ) as services,
+        pytest.raises(BucketMissingError, match="create it, or correct"),
+    ):
+        services.objects.check_bucket()
+
+
+def test_a_failed_night_raises_an_alert_and_ends_red(world: World) -> None:
+    fill(world, 1)
+    run = world.start("r1")
+    with pytest.raises(NightFailedError, match=r"the night failed in fetch, persist"):
+        raise_alerts(run, world.services, task_states={"fetch": "failed", "persist": "upstream_failed", "x": "success"})
+    assert world.rows("SELECT rule, severity FROM refund.alert ORDER BY rule") == [
+        ("failed_night", "critical"),
+        ("missing_report", "warning"),
+    ]
+    assert world.rows("SELECT state FROM reporting.runs") == [("failed",)]
+    world.start("r1")
+    assert world.rows("SELECT state FROM reporting.runs") == [("running",)]
+
+
+def test_a_good_night_raises_no_alert() -> None:
+    assert (
+        night_alerts(failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "ok"})
+        == []
+    )
+
+
+def test_drift_raises_an_alert() -> None:
+    (alert,) = night_alerts(
+        failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "drift"}
+    )
+    assert (alert.rule, alert.severity) == ("drift:category_shares", "warning")
+
+
+def test_dates_that_no_night_looked_at_are_told(world: World) -> None:
+    fill(world, 1, day=DAY - timedelta(days=9))
+    fill(world, 1, day=DAY - timedelta(days=3))
+    world.night("r1", day=DAY - timedelta(days=2))
+    world.night("r2")
+    told = f"photos of {DAY - timedelta(days=9)} lie in the bucket and no night has looked at them; run: refund night"
+    ((notes,),) = world.rows("SELECT notes FROM reporting.runs WHERE run_id = 'r2'")
+    assert len(notes) == 1
+    assert notes[0].startswith(told)
+    assert world.rows("SELECT rule, seen_count FROM refund.alert") == [("overlooked_photos", 2)]
