@@ -20,13 +20,13 @@ from refund.errors import (
     ReasonCode,
     SettingsError,
 )
-from refund.lifecycle import requeue as module
 from refund.lifecycle.requeue import NothingToRequeueError, Requeued, requeue
 from refund.night.fetch import fetch_manifest
 from refund.night.services import Services
 from refund.settings import S3Access
 from refund.store.database import Database
 from refund.store.objects import ListedObject, ObjectStore
+from refund.store.parallel import AT_ONCE
 from tests.conftest import Roles
 from tests.night.conftest import DAY, World, world  # noqa: F401  (a fixture)
 from tests.night.factories import jpeg
@@ -298,7 +298,7 @@ def test_undated_photos_are_always_listed(rejects: Rejects) -> None:
 
 
 def test_photos_are_looked_at_side_by_side_and_boundedly(rejects: Rejects) -> None:
-    limit = module.LOOKED_AT_ONCE
+    limit = AT_ONCE
     rejects.publish(*(f"{number}.jpg" for number in range(2 * limit)))
     together = threading.Barrier(limit, timeout=30)  # breaks unless so many look at once
     lock, now, most = threading.Lock(), [0], [0]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from refund.errors import AccessDeniedError, ConfigurationError, ReasonCode, RejectedPhotoError, SettingsError
 from refund.keys import UNDATED
 from refund.params import NightParams
+from refund.store.parallel import in_order
 from refund.store.requeue import Rejection, last_params, mark_requeued, standing_counts, standing_rejections
 
 if TYPE_CHECKING:
     from refund.night.services import Services
     from refund.store.objects import ListedObject, ObjectStore
 
-LOOKED_AT_ONCE = 16  # objects; the S3 client keeps 32 connections
 _ENOUGH_TO_TELL = 3  # objects; with fewer, all refused may be chance
 _KEPT = ("model", "review_threshold")  # with others, a run would also decide anew what was not rejected
 
@@ -116,7 +115,7 @@ def requeue(
             reason=reason, run_date=run_date, key_prefix=key_prefix, bucket=objects.bucket, standing=standing
         )
     new = [rejection for rejection in found if rejection.requeued_at is None]
-    states = list(_in_parallel(lambda rejection: _look(rejection, objects, dry_run=dry_run), new))
+    states = list(in_order(lambda rejection: _look(rejection, objects, dry_run=dry_run), new, name="s3-head"))
     if _State.LOST in states:
         objects.check_bucket()  # raises where it is the bucket that is missing
     _check_rights(objects, states)
@@ -226,15 +225,6 @@ def _check_rights(objects: ObjectStore, states: Sequence[_State]) -> None:
             f"back. Give the user of the Airflow connection refund_s3 the right to read (s3:GetObject)"
         )
         raise AccessDeniedError(msg)
-
-
-def _in_parallel(look: Callable[[Rejection], _State], rejections: Iterable[Rejection]) -> Iterator[_State]:
-    """Look at objects, `LOOKED_AT_ONCE` at a time; in order. After an error no further one is begun."""
-    pool = ThreadPoolExecutor(LOOKED_AT_ONCE, thread_name_prefix="s3-head")
-    try:
-        yield from pool.map(look, rejections)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _next_runs(run_date: date, rejections: Iterable[Rejection], services: Services) -> tuple[dict[str, Any], ...]:

@@ -14,9 +14,13 @@ from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, du
 from refund.night.shard_model import model_in_force, rollback_note
 from refund.night.staged import STAGE_FILE, manifest_photos, read_manifest
 from refund.records import PhotoFacts, PhotoObject
+from refund.store.parallel import in_order
 
 if TYPE_CHECKING:
+    from datetime import date
     from pathlib import Path
+
+    from refund.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +65,9 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
     with services.staging.writable_folder(layout.pack) as folder:
         facts = decode_photos(photos, folder, services, size=(model.card.input_width, model.card.input_height))
         check_readable(facts, place=services.objects.access.place)
-        quarantined = [_quarantine(photo, fact, run, services) for photo, fact in zip(photos, facts, strict=True)]
+        quarantined: Sequence[str | None] = [None] * len(photos)
+        if not run.params.dry_run:
+            quarantined = quarantine(photos, facts, services.objects, run_date=run.run_date)
         rejected = sum(not fact.ok for fact in facts)
         _write_facts(folder, photos, facts, quarantined)
         (folder / STAGE_FILE).write_bytes(
@@ -109,21 +115,39 @@ def check_readable(facts: Sequence[PhotoFacts], *, place: str) -> None:
         raise AccessDeniedError(msg)
 
 
-def _quarantine(photo: PhotoObject, fact: PhotoFacts, run: NightRun, services: Services) -> str | None:
-    """Copy a rejected original aside, the very version that was judged; the one under ``incoming/`` stays."""
-    if fact.reason is None or fact.reason in _NOT_THERE or run.params.dry_run:
-        return None
-    target = keys.quarantine_key(photo.key, etag=photo.etag, run_date=run.run_date, reason=fact.reason.value)
-    try:
-        services.objects.copy(photo.key, target, etag=photo.etag)
-    except RejectedPhotoError as exc:  # gone or overwritten since the download; its verdict stands
-        log.warning("Could not quarantine %r: %s", photo.key, exc)
-        return None
-    return target
+def quarantine(
+    photos: Sequence[PhotoObject], facts: Sequence[PhotoFacts], objects: ObjectStore, *, run_date: date
+) -> list[str | None]:
+    """Copy the rejected originals aside, the very versions that were judged; those under ``incoming/`` stay.
+
+    Returns the key of each photo's copy, in order; None where it was accepted or there is nothing to copy.
+
+    Raises:
+        RetriableRunError: S3 does not answer. Some copies may lie there; another try writes them anew.
+    """
+    targets = [
+        None
+        if fact.reason is None or fact.reason in _NOT_THERE
+        else keys.quarantine_key(photo.key, etag=photo.etag, run_date=run_date, reason=fact.reason.value)
+        for photo, fact in zip(photos, facts, strict=True)
+    ]
+
+    def copy(wanted: tuple[PhotoObject, str]) -> str | None:
+        photo, target = wanted
+        try:
+            objects.copy(photo.key, target, etag=photo.etag)
+        except RejectedPhotoError as exc:  # gone or overwritten since the download; its verdict stands
+            log.warning("Could not quarantine %r: %s", photo.key, exc)
+            return None
+        return target
+
+    wanted = [(photo, target) for photo, target in zip(photos, targets, strict=True) if target is not None]
+    copied = iter(list(in_order(copy, wanted, name="s3-copy")))
+    return [None if target is None else next(copied) for target in targets]
 
 
 def _write_facts(
-    folder: Path, photos: list[PhotoObject], facts: list[PhotoFacts], quarantined: list[str | None]
+    folder: Path, photos: list[PhotoObject], facts: list[PhotoFacts], quarantined: Sequence[str | None]
 ) -> None:
     from refund.imaging.pack import PHOTOS_FILE, write_photos
 
