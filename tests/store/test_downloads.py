@@ -222,6 +222,16 @@ def test_an_outage_at_the_end_rejects_no_photo(proxy: S3Proxy) -> None:
         download(proxy, concurrency=1)
 
 
+@pytest.mark.slow
+def test_an_outage_that_ends_with_the_last_try_rejects_no_photo(proxy: S3Proxy) -> None:
+    alone = Rule(do="status", key=STUCK)
+    proxy.rules.append(alone)
+    check_only_one_failed(proxy, download(proxy, concurrency=1))
+    proxy.rules[:] = [Rule(do="status", key="/d/", skip=COUNT - 2, times=2 * alone.done)]  # all tries of two photos
+    assert download(proxy, concurrency=1) == {number: body_of(number) for number in range(COUNT)}
+    assert proxy.broke() == 2 * alone.done
+
+
 def test_a_single_photo_that_cannot_be_read_is_not_told_from_an_outage(proxy: S3Proxy) -> None:
     proxy.rules.append(Rule(do="status", key="d/0.jpg"))
     with pytest.raises(ObjectStoreUnavailableError, match=r"1 of 1 photos could not be read.*SlowDown.*The task retri"):

@@ -41,7 +41,8 @@ def download_many(
 
     A photo that cannot be read while the bucket answers is put aside; after all others it is tried again, in as many
     rounds as `Patience.round_pauses_s` has pauses. If it still fails it is rejected, as BODY_MISMATCH or UNREADABLE,
-    but only where at least one photo came through and can still be read: so none is rejected during an outage.
+    but only where at least one photo came through and can be read right before its last try and after it: an outage
+    rejects none, also one that ends with that try.
 
     Raises:
         ObjectStoreUnavailableError: the bucket does not answer; or more than three photos and more than a tenth of them
@@ -61,11 +62,14 @@ def download_many(
         else:
             waiting.append(index)
     first_end = None
-    for pause_s in (0.0, *store.patience.round_pauses_s):
+    pauses_s = (0.0, *store.patience.round_pauses_s)
+    for number, pause_s in enumerate(pauses_s, start=1):
         if not waiting:
             break
         if first_end is not None:
             time.sleep(pause_s)
+            if came and number == len(pauses_s):
+                _require_readable(store, came, photos, stuck)
         stuck, in_a_row = {}, 0
         downloads = _round(store, photos, waiting, max_in_flight_bytes=max_in_flight_bytes, concurrency=concurrency)
         for index, result in downloads:
@@ -93,9 +97,8 @@ def download_many(
     if came and (stuck or refused):
         _require_readable(store, came, photos, stuck)
     yield from refused.items()
-    rounds = 1 + len(store.patience.round_pauses_s)
     for index, fault in stuck.items():
-        yield index, _verdict(store, fault, rounds=rounds)
+        yield index, _verdict(store, fault, rounds=len(pauses_s))
 
 
 def _round(
