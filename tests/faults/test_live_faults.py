@@ -1,4 +1,4 @@
-"""Faults under a live Airflow: its workers, its scheduler and its API server killed in the middle of a night."""
+"""Faults under a live Airflow: workers, scheduler, API server and S3 server killed under a night; runs cleared."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ def test_every_task_killed_once(faults_ground: Ground, watch: Watch) -> None:
     night = ground.photos("each-task-killed", 24, large=True)
     before = ground.keys()
 
-    def kill(task: str, held: Hold, *, then: Hold | None = None) -> Hold | None:
+    def kill(task: str, held: Hold) -> None:
         held.await_blocked()
         ground.end(ground.process(night, task))
         held.release()
-        return then
 
     held = ground.hold("run")
     ground.start(night)
@@ -140,6 +139,31 @@ def test_the_scheduler_killed(faults_ground: Ground, watch: Watch) -> None:
 
 
 @fault(
+    part="the API server",
+    what="Airflow's API server is killed (SIGKILL) while the night is being written",
+    seen="exited: api-server (terminated by SIGKILL; not expected)",
+    recovery="its supervisor starts it again; tasks ask for two minutes until it answers, and go on",
+    after=AS_UNDISTURBED,
+)
+def test_the_api_server_killed(faults_ground: Ground, watch: Watch) -> None:
+    ground = faults_ground
+    night = ground.photos("api-server-killed", 4)
+    before = ground.keys()
+    held = ground.hold("prediction")
+    ground.start(night)
+    held.await_blocked()
+    ground.kill_service("api-server")
+    # Tasks give no sign of life meanwhile. Airflow bears that for 300 s, this stack for 10 s.
+    later = "UPDATE task_instance SET last_heartbeat_at = now() + interval '290 s' WHERE task_id = 'persist'"
+    ground.as_superuser(later, database="airflow")
+    held.release()
+    ground.await_end(night)
+    assert {task: found["try_number"] for task, found in ground.instances(night).items()} == dict.fromkeys(TASKS, 1)
+    watch.check_seen(ground.service_log("supervisord"))
+    ground.check_as_undisturbed(night, before=before)
+
+
+@fault(
     part="S3",
     what="the S3 server stops while photos are downloaded, and comes back",
     seen="ObjectStoreUnavailableError: S3 at …",
@@ -162,3 +186,34 @@ def test_s3_stopped_in_the_middle(faults_ground: Ground, watch: Watch) -> None:
     assert {(task["retries"], task["retry_exponential_backoff"] > 0) for task in tasks} == {(3, True)}
     watch.check_seen(ground.log(night, "shards.validate", attempt=1))
     ground.check_as_undisturbed(night, before=before)
+
+
+@fault(
+    part="people",
+    what="a run is marked failed by hand while it writes; later it is cleared, and once it is green cleared again",
+    seen="This run is published already: nothing to do",
+    recovery="clear the run; clearing a published one changes nothing",
+    after=AS_UNDISTURBED,
+)
+def test_a_run_marked_failed_and_cleared(faults_ground: Ground, watch: Watch) -> None:
+    ground = faults_ground
+    night = ground.photos("by-hand", 4)
+    before = ground.keys()
+    held = ground.hold("prediction")
+    ground.start(night)
+    held.await_blocked()
+    writing = ground.process(night, "persist")
+    ground.mark_failed(night)
+    ground.await_gone([writing])
+    held.release()
+    assert ground.rows(night)["run_photo"] == []
+    ground.clear(night)
+    ground.await_end(night)
+    ground.check_as_undisturbed(night, before=before)
+    published = ground.rows(night)
+
+    ground.clear(night, "fetch")
+    ground.await_end(night)
+    watch.check_seen(ground.log(night, "fetch", attempt=ground.instances(night)["fetch"]["try_number"]))
+    assert ground.rows(night) == published
+    assert ground.staged() == []

@@ -149,12 +149,13 @@ def other_database_password(ground: Ground) -> Iterator[None]:
     part="S3",
     what="the secret key of the connection refund_s3 is wrong",
     seen="HealthCheckError: … SignatureDoesNotMatch",
-    recovery="correct the connection, run the date again",
-    after="nothing of the night",
+    recovery="correct the connection, clear `health_check` with its downstream tasks",
+    after="nothing of the night; once cleared the rows of an undisturbed night",
 )
 @live
 def test_a_night_with_a_wrong_s3_key_fails_at_once(faults_ground: Ground, watch: Watch) -> None:
     night = faults_ground.photos("wrong-s3-key", 4)
+    before = faults_ground.keys()
     with other_s3_key(faults_ground):
         faults_ground.start(night)
         faults_ground.await_end(night, state="failed")
@@ -163,6 +164,10 @@ def test_a_night_with_a_wrong_s3_key_fails_at_once(faults_ground: Ground, watch:
     assert found["persist"]["state"] == "upstream_failed"
     watch.check_seen(faults_ground.log(night, "health_check", attempt=1))
     assert faults_ground.rows(night)["run_photo"] == []
+
+    faults_ground.clear(night, "health_check")
+    faults_ground.await_end(night)
+    faults_ground.check_as_undisturbed(night, before=before)
 
 
 @fault(
