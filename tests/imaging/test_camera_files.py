@@ -119,3 +119,18 @@ def test_transparency_and_orientation_of_a_png_stay() -> None:
     body = bases()["colour.png"]
     turned = decode_rgb(body[:33] + hint + chunk(b"eXIf", exif(6)[6:]) + body[33:], limits=LIMITS)
     assert (turned.width_px, turned.height_px) == (48, 64)
+
+
+# --- what docs/corpus.md says cannot be told ------------------------------------------------------------------------
+
+
+def test_what_the_page_says_cannot_be_told() -> None:
+    plain, image = bases()["baseline.jpg"], bases()["colour.png"]
+    start = plain.index(SCAN) + 14
+    closed = plain[: start + (len(plain) - start) // 3].rstrip(b"\xff") + END
+    with pytest.raises(RejectedPhotoError):
+        decode_rgb(closed, limits=LIMITS)
+    assert not np.array_equal(decode_rgb(closed + plain, limits=LIMITS).pixels, decode_rgb(plain, limits=LIMITS).pixels)
+    told = chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')
+    found = decode_rgb(image[:33] + told + image[33:], limits=LIMITS)
+    assert (found.width_px, found.height_px) == (64, 48)
