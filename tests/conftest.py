@@ -105,6 +105,22 @@ def s3_moto() -> Iterator[S3Access]:
     server.stop()
 
 
+@pytest.fixture
+def s3_heeding(s3_moto: S3Access, monkeypatch: pytest.MonkeyPatch) -> S3Access:
+    """Moto's server, mended: copying, it passes over ``If-None-Match: *``, which S3 heeds."""
+    responses = pytest.importorskip("moto.s3.responses")
+    plain = responses.S3Response.copy_object
+
+    def copy_object(self: Any) -> Any:
+        there = self.backend.get_object(self.bucket_name, self.parse_key_name()) is not None
+        if there and self.headers.get("If-None-Match") == "*":
+            raise responses.PreconditionFailed("If-None-Match")
+        return plain(self)
+
+    monkeypatch.setattr(responses.S3Response, "copy_object", copy_object)
+    return s3_moto
+
+
 @pytest.fixture(scope="session")
 def s3_nanio() -> Iterator[S3Access]:
     """A bucket at a nanio server, which checks signatures; objects are plain files."""

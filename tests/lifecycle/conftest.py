@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from refund.settings import S3Access, Settings
 from refund.store.objects import ObjectStore
 from refund.store.registry import Registry
 from tests.conftest import Roles, make_bucket
+from tests.lifecycle.rejects import Rejects
+from tests.store.factories import register_models
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +41,12 @@ def services(database: Roles, bucket: ObjectStore, tmp_path: Path) -> Iterator[S
         yield replace(opened, objects=bucket, registry=Registry(objects=bucket, database=opened.database))
     for item in list(bucket.list("")):
         bucket.delete(item.key)
+
+
+_dates = iter(date(2026, 3, 1) + timedelta(days=number) for number in range(200))
+
+
+@pytest.fixture
+def rejects(services: Services, database: Roles) -> Rejects:
+    register_models(database)
+    return Rejects(services=services, roles=database, run_date=next(_dates))

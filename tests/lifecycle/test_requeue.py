@@ -1,13 +1,11 @@
-"""Rejected photos put back after a fix: what is marked, what comes back from quarantine, what the next run does."""
+"""Rejected photos put back after a fix: what is marked, what is told, what the next run does."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
-from hashlib import md5, sha256
 from typing import Any
 
 import pytest
@@ -20,23 +18,16 @@ from refund.errors import (
     ReasonCode,
     SettingsError,
 )
-from refund.lifecycle.requeue import NothingToRequeueError, Requeued, requeue
+from refund.lifecycle.requeue import NothingToRequeueError, requeue
 from refund.night.fetch import fetch_manifest
-from refund.night.services import Services
 from refund.settings import S3Access
 from refund.store.database import Database
 from refund.store.objects import ListedObject, ObjectStore
 from refund.store.parallel import AT_ONCE
-from tests.conftest import Roles
+from tests.lifecycle.rejects import BODY, Rejects, WatchedStore, etag
 from tests.night.conftest import DAY, World, world  # noqa: F401  (a fixture)
 from tests.night.factories import jpeg
-from tests.store.factories import MODEL, Photo, night, register_models, rows
-
-BODY = b"rejected by a setting that was wrong"
-
-
-def etag(body: bytes) -> str:
-    return md5(body, usedforsecurity=False).hexdigest()
+from tests.store.factories import MODEL, Photo, night, rows
 
 
 def test_the_whole_circle_from_a_wrong_setting_to_a_verdict(world: World) -> None:  # noqa: F811
@@ -84,84 +75,7 @@ def test_the_whole_circle_from_a_wrong_setting_to_a_verdict(world: World) -> Non
         requeue(reason="too_large", run_date=DAY, services=world.services, by="anna")
 
 
-def test_of_two_versions_of_one_key_the_judged_one_comes_back(world: World) -> None:  # noqa: F811
-    """Rejected in one night for one reason; then the first is uploaded again, and gone at last."""
-    first, second = b"no image, the first", b"no image, the other"  # as long as each other
-    for number, body in enumerate((first, second, first)):
-        key = world.put("R-1/a.jpg", body)
-        world.night(f"r{number}")
-    copies = [item.key for item in world.services.objects.list("quarantine/")]
-    assert sorted(map(world.services.objects.get, copies)) == [first, second]
-    assert world.rows("SELECT etag FROM reporting.rejections JOIN refund.photo USING (photo_id)") == [(etag(first),)]
-    world.services.objects.delete(key)
-    back = requeue(reason="not_an_image", run_date=DAY, services=world.services, by="anna")
-    assert (back.found, back.restored, back.renewed, back.put_back) == (1, 1, 0, 1)
-    assert world.services.objects.get(key) == first
-
-
 # --- what lies in the bucket, case by case --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejects:
-    """Rejected photos of a run date of its own, in a real database and bucket."""
-
-    services: Services
-    roles: Roles
-    run_date: date
-
-    def key(self, name: str) -> str:
-        return f"incoming/{self.run_date}/R-1/{name}"
-
-    def publish(self, *names: str, days_before: int = 0, prefix: str = "incoming/", **params: Any) -> list[str]:
-        """A night that rejected photos of these names as corrupt; all lie under their keys and in quarantine."""
-        day = self.run_date - timedelta(days=days_before)
-        found = [Photo(key=f"{prefix}{day}/R-1/{name}", etag=etag(BODY), day=day, reason="corrupt") for name in names]
-        for photo in found:
-            for key in (photo.key, f"quarantine/{photo.key}"):
-                self.services.objects.put(key, BODY)
-        params = {"review_threshold": 0.5, "prefix": prefix, **params}
-        run_id = f"{self.run_date}-{prefix}-{days_before}"
-        night(self.roles.app, run_id, *found, run_date=self.run_date, params=params)
-        rows_changed = "UPDATE refund.photo SET bucket = %s, size_bytes = %s WHERE first_run_id = %s RETURNING key"
-        rows(self.roles.app, rows_changed, self.services.objects.bucket, len(BODY), run_id)
-        return [photo.key for photo in found]
-
-    def hash_known(self, body: bytes) -> None:
-        """As if the night had read this body of every photo."""
-        change = "UPDATE refund.photo SET sha256 = %s WHERE first_run_id LIKE %s RETURNING key"
-        assert rows(self.roles.app, change, sha256(body).hexdigest(), f"{self.run_date}-%")
-
-    def requeue(self, **over: Any) -> Requeued:
-        services = self.services
-        if objects := over.pop("objects", None):
-            services = replace(services, objects=objects)
-        return requeue(**{"reason": "corrupt", "run_date": self.run_date, "services": services, "by": "anna", **over})
-
-    def marked(self) -> list[str]:
-        sql = "SELECT key FROM reporting.rejections WHERE requeued_at IS NOT NULL AND run_date = %s ORDER BY key"
-        return [key for (key,) in rows(self.roles.app, sql, self.run_date)]
-
-
-class WatchedStore(ObjectStore):
-    """The real bucket, where something else happens when a key is looked at."""
-
-    def __init__(self, objects: ObjectStore, when: Callable[[str], None]) -> None:
-        super().__init__(objects.access)
-        self.when = when
-
-    def head(self, key: str, *, ask_bucket: bool = True) -> ListedObject | None:
-        self.when(key)
-        return super().head(key, ask_bucket=ask_bucket)
-
-
-_dates = iter(date(2026, 3, 1) + timedelta(days=number) for number in range(200))
-
-
-@pytest.fixture
-def rejects(services: Services, database: Roles) -> Rejects:
-    register_models(database)
-    return Rejects(services=services, roles=database, run_date=next(_dates))
 
 
 def test_a_photo_overwritten_since_is_told_and_not_marked(rejects: Rejects) -> None:
@@ -171,62 +85,6 @@ def test_a_photo_overwritten_since_is_told_and_not_marked(rejects: Rejects) -> N
     assert (done.found, done.there, done.put_back, done.overwritten) == (2, 1, 1, (other,))
     assert rejects.marked() == [same]
     assert rejects.services.objects.get(other) == b"another version"
-
-
-def test_a_photo_gone_here_and_in_quarantine_is_lost(rejects: Rejects) -> None:
-    gone, cut, kept = rejects.publish("a.jpg", "b.jpg", "c.jpg")
-    for key in (gone, f"quarantine/{gone}", cut):
-        rejects.services.objects.delete(key)
-    rejects.services.objects.put(f"quarantine/{cut}", BODY[:-1])  # not this photo
-    done = rejects.requeue()
-    assert (done.there, done.restored, done.lost) == (1, 0, (gone, cut))
-    assert rejects.marked() == [kept]
-    assert rejects.services.objects.head(cut) is None
-
-
-def test_a_copy_with_other_bytes_is_not_this_photo(rejects: Rejects) -> None:
-    """As many bytes, but not those of the hash that the night took."""
-    (key,) = rejects.publish("a.jpg")
-    rejects.services.objects.delete(key)
-    rejects.services.objects.put(f"quarantine/{key}", BODY.upper())
-    rejects.hash_known(BODY)
-    assert rejects.requeue().lost == (key,)
-    rejects.hash_known(BODY.upper())  # its ETag is another for another cause, say encryption
-    assert rejects.requeue().renewed == 1
-    assert rejects.services.objects.get(key) == BODY.upper()
-
-
-def test_a_copy_with_another_etag_is_a_new_version(rejects: Rejects) -> None:
-    """As of objects that were uploaded in parts or are encrypted; here other bytes, as many, stand for it."""
-    (key,) = rejects.publish("a.jpg")
-    rejects.services.objects.delete(key)
-    rejects.services.objects.put(f"quarantine/{key}", BODY.upper())
-    dry = rejects.requeue(dry_run=True)
-    assert (dry.restored, dry.renewed, rejects.services.objects.head(key)) == (1, 1, None)
-    done = rejects.requeue()
-    assert (done.restored, done.renewed, done.put_back) == (1, 1, 1)
-    assert rejects.services.objects.get(key) == BODY.upper()
-
-
-def test_what_is_uploaded_meanwhile_is_never_overwritten(rejects: Rejects) -> None:
-    (key,) = rejects.publish("a.jpg")
-    objects = rejects.services.objects
-    objects.delete(key)
-    upload = WatchedStore(objects, lambda seen: objects.put(key, b"new") if seen.startswith("quarantine/") else None)
-    done = rejects.requeue(objects=upload)
-    assert (done.overwritten, done.put_back, rejects.marked()) == ((key,), 0, [])
-    assert objects.get(key) == b"new"
-
-
-def test_any_key_comes_back_from_quarantine(rejects: Rejects) -> None:
-    names = ("a b.jpg", "100%.jpg", "%2e%2e/x.jpg", "a+b&c=d?.jpg", "é☃.jpg", "x//y.jpg", "../up.jpg")
-    keys = rejects.publish(*names)
-    for key in keys:
-        rejects.services.objects.delete(key)
-    done = rejects.requeue()
-    assert (done.restored, done.renewed, done.lost, done.put_back) == (len(names), 0, (), len(names))
-    assert [rejects.services.objects.get(key) for key in keys] == [BODY] * len(names)
-    assert rejects.marked() == sorted(keys)
 
 
 def test_a_dry_run_writes_nothing(rejects: Rejects) -> None:

@@ -83,9 +83,9 @@ class Watched(ObjectStore):
         super().__init__(access)
         self.before = before
 
-    def copy(self, source: str, target: str, *, etag: str | None = None) -> None:
+    def copy(self, source: str, target: str, *, etag: str | None = None, absent: bool = False) -> bool:
         self.before(source)
-        super().copy(source, target, etag=etag)
+        return super().copy(source, target, etag=etag, absent=absent)
 
 
 def test_copies_are_made_side_by_side_and_told_in_order(access: S3Access, photos: Sequence[PhotoObject]) -> None:

@@ -229,6 +229,37 @@ def test_a_server_that_holds_to_the_condition_is_believed(s3_moto: S3Access) -> 
         assert (error.reason, proxy.broke()) == (ReasonCode.CHANGED, 1)
 
 
+def test_a_copy_may_be_made_only_where_nothing_lies(s3_heeding: S3Access) -> None:
+    store = ObjectStore(s3_heeding, patience=QUICK)
+    store.put("nine.jpg", b"nine")
+    store.put("there.jpg", b"there")
+    assert store.copy("nine.jpg", "free/nine.jpg", absent=True)
+    assert not store.copy("nine.jpg", "there.jpg", absent=True)
+    judged = md5(b"nine", usedforsecurity=False).hexdigest()
+    assert not store.copy("nine.jpg", "there.jpg", absent=True, etag=judged)
+    assert (store.get("free/nine.jpg"), store.get("there.jpg")) == (b"nine", b"there")
+    assert rejection(lambda: store.copy("nothing.jpg", "free/x.jpg", absent=True)).reason is ReasonCode.VANISHED
+
+
+def test_a_server_that_does_not_know_that_condition_copies_without_it(s3_moto: S3Access) -> None:
+    ObjectStore(s3_moto).put("ten.jpg", b"ten")
+    rule = Rule(do="status", method="PUT", key="free/ten", status=501, code="NotImplemented", times=1)
+    with s3_proxy(s3_moto, rule) as proxy:
+        assert ObjectStore(proxy.access, patience=QUICK).copy("ten.jpg", "free/ten.jpg", absent=True)
+        assert proxy.requests == ["PUT /refund-test/free/ten.jpg"] * 2
+    assert ObjectStore(s3_moto).get("free/ten.jpg") == b"ten"
+
+
+def test_two_writes_at_once_are_a_fault_of_the_moment(s3_moto: S3Access) -> None:
+    ObjectStore(s3_moto).put("eleven.jpg", b"1")
+    rule = Rule(do="status", method="PUT", key="free/", status=409, code="ConditionalRequestConflict")
+    with s3_proxy(s3_moto, rule) as proxy:
+        store = ObjectStore(proxy.access, patience=QUICK)
+        text = r"did not copy 'eleven\.jpg' to 'free/eleven\.jpg': .*ConditionalRequestConflict.* The task retries"
+        with pytest.raises(ObjectStoreUnavailableError, match=text):
+            store.copy("eleven.jpg", "free/eleven.jpg", absent=True)
+
+
 def test_uploads_that_a_killed_writer_left_are_ended(s3_moto: S3Access) -> None:
     store = ObjectStore(s3_moto)
     client = boto3_client(s3_moto, QUICK)

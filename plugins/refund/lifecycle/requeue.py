@@ -175,28 +175,32 @@ def _check(reason: str, run_date: date, *, today: date) -> None:
 def _look(rejection: Rejection, objects: ObjectStore, *, dry_run: bool) -> _State:
     """What lies under the key; a photo that is gone is copied back there, unless it is a ``dry_run``.
 
-    Nothing may be overwritten that somebody uploads meanwhile, so the key is looked at again right before the copy. A
-    copy on the condition that there is nothing (``If-None-Match: *``) would close even that gap of one request, but not
-    every server heeds it: nanio ignores it.
+    Nothing may be overwritten that somebody uploads meanwhile. So it is copied on the condition that nothing lies
+    there; and since not every server heeds that (nanio does not), the key is looked at again right before.
     """
     try:
         if (here := objects.head(rejection.key, ask_bucket=False)) is not None:
-            return _State.THERE if here.etag == rejection.etag else _State.OVERWRITTEN
+            return _found(here, rejection)
         copy = objects.head(rejection.quarantine_key, ask_bucket=False) if rejection.quarantine_key else None
         if copy is None or not _is_judged_version(copy, rejection, objects):
             return _State.LOST
         if dry_run:
             return _compared(copy, rejection)
         if (here := objects.head(rejection.key, ask_bucket=False)) is not None:
-            return _State.THERE if here.etag == rejection.etag else _State.OVERWRITTEN
-        objects.copy(copy.key, rejection.key)
-        here = objects.head(rejection.key, ask_bucket=False)
-        return _State.LOST if here is None else _compared(here, rejection)
+            return _found(here, rejection)
+        copied = objects.copy(copy.key, rejection.key, absent=True)
+        if (here := objects.head(rejection.key, ask_bucket=False)) is None:
+            return _State.LOST
+        return _compared(here, rejection) if copied else _found(here, rejection)
     except RejectedPhotoError as exc:  # the quarantine copy: it vanished as well, or cannot be read
         return _State.LOST if exc.reason in _GONE else _State.REFUSED
     except AccessDeniedError:
         objects.check_bucket()  # raises where everything is refused
         return _State.REFUSED
+
+
+def _found(here: ListedObject, rejection: Rejection) -> _State:
+    return _State.THERE if here.etag == rejection.etag else _State.OVERWRITTEN
 
 
 def _is_judged_version(copy: ListedObject, rejection: Rejection, objects: ObjectStore) -> bool:

@@ -22,9 +22,12 @@ from refund.store.s3_clients import Patience, boto3_client, obstore_client
 from refund.store.s3_errors import (
     BrokenBodyError,
     SlowBodyError,
+    changed,
+    changed_error,
     is_changed,
     is_missing_bucket,
     is_missing_key,
+    is_not_implemented,
     is_refusal,
     translate,
 )
@@ -202,8 +205,13 @@ class ObjectStore:
                 raise
         Path(temporary.name).replace(path)
 
-    def copy(self, source: str, target: str, *, etag: str | None = None) -> None:
+    def copy(self, source: str, target: str, *, etag: str | None = None, absent: bool = False) -> bool:
         """Copy an object within the bucket, on the server; where ``etag`` is given, no other version than that.
+
+        With ``absent`` only where nothing lies under ``target``. Of two that write there at once, one wins; but some
+        servers pass over that condition (nanio), and none knows it for the more than 5 GB that are copied in parts.
+
+        Returns whether it was copied: False where something lies under ``target`` that may not be overwritten.
 
         Raises:
             RejectedPhotoError: VANISHED, there is no such object in a bucket that answers; CHANGED, it is another
@@ -211,23 +219,31 @@ class ObjectStore:
         """
         origin = {"Bucket": self.bucket, "Key": source}
         condition = {} if etag is None else {"CopySourceIfMatch": etag}
-        with self._translated(f"copy {source!r} to {target!r}"), self._vanished(source), _changed(source, etag):
+        there = {"IfNoneMatch": "*"} if absent else {}
+        with self._translated(f"copy {source!r} to {target!r}"), self._vanished(source), changed(source, etag):
             try:
-                answer = self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=origin, **condition)
+                answer = self._client.copy_object(
+                    Bucket=self.bucket, Key=target, CopySource=origin, **condition, **there
+                )
                 copied = answer["CopyObjectResult"]["ETag"].strip('"')
             except self._client.exceptions.ClientError as exc:
+                if absent and is_changed(exc) and (etag is None or self.head(target) is not None):
+                    return False
+                if absent and is_not_implemented(exc):
+                    return self.copy(source, target, etag=etag)
                 found = None if is_changed(exc) else self.head(source)
                 if found is None or found.size_bytes <= _COPY_LIMIT_BYTES:
                     raise
                 self._client.copy(origin, self.bucket, target, ExtraArgs=condition)  # in parts
                 copied = None
         if etag is None or copied == etag:
-            return
+            return True
         # The copy has an ETag of its own (encryption, parts), or the server passed over the condition, as some do.
         found = self.head(source)
         if found is None or found.etag != etag:
             self.delete(target)
-            raise _changed_error(source, etag)
+            raise changed_error(source, etag)
+        return True
 
     def abort_uploads(self, key: str, *, below: bool = False, before: datetime | None = None) -> None:
         """End uploads in parts that a killed writer left unfinished: of ``key``, or ``below`` it as a prefix.
@@ -365,22 +381,6 @@ class ObjectStore:
 def is_plain_key(key: str) -> bool:
     """Whether obstore can read the key: it cannot where a path segment is empty, ``.`` or ``..``."""
     return not {"", ".", ".."} & set(key.split("/"))
-
-
-def _changed_error(key: str, etag: str | None) -> RejectedPhotoError:
-    return RejectedPhotoError(ReasonCode.CHANGED, f"{key!r} is not the version with ETag {etag} any more")
-
-
-@contextmanager
-def _changed(key: str, etag: str | None) -> Iterator[None]:
-    from botocore.exceptions import ClientError
-
-    try:
-        yield
-    except ClientError as exc:
-        if not is_changed(exc):
-            raise
-        raise _changed_error(key, etag) from exc
 
 
 def _listed(item: Mapping[str, Any]) -> ListedObject:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from refund.errors import (
     AccessDeniedError,
     BucketMissingError,
     ObjectStoreUnavailableError,
+    ReasonCode,
     RefundError,
+    RejectedPhotoError,
     SettingsError,
 )
 
@@ -22,7 +26,8 @@ _ELSEWHERE = frozenset(
 )
 _LATER = frozenset(
     {"SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestTimeout",
-     "RequestLimitExceeded", "OperationAborted", "TooManyRequests", "TooManyRequestsException", "429"}
+     "RequestLimitExceeded", "OperationAborted", "ConditionalRequestConflict", "TooManyRequests",
+     "TooManyRequestsException", "429"}
 )  # fmt: skip
 
 
@@ -53,6 +58,29 @@ def is_missing_bucket(exc: Exception) -> bool:
 def is_changed(exc: Exception) -> bool:
     """Whether S3 says that the object is not the version that was asked for."""
     return _code(exc) in {"PreconditionFailed", "412"}
+
+
+def is_not_implemented(exc: Exception) -> bool:
+    """Whether S3 says that it does not know what a header of the request asks for."""
+    return _code(exc) in {"NotImplemented", "501"}
+
+
+def changed_error(key: str, etag: str | None) -> RejectedPhotoError:
+    """The fault of an object that was to be copied as the version ``etag``."""
+    return RejectedPhotoError(ReasonCode.CHANGED, f"{key!r} is not the version with ETag {etag} any more")
+
+
+@contextmanager
+def changed(key: str, etag: str | None) -> Iterator[None]:
+    """Around a request for the version ``etag``: tells that it is another by now."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as exc:
+        if not is_changed(exc):
+            raise
+        raise changed_error(key, etag) from exc
 
 
 def is_refusal(exc: Exception) -> bool:
