@@ -25,6 +25,13 @@ from tests.postgres import Roles, cluster, free_port
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, keep those of a file, and all of the one live stack, in one of them."""
+    for item in items:
+        group = "live" if item.get_closest_marker("live") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of photographs and weights beside the checkout; tests that need it skip where it is missing."""
