@@ -16,7 +16,7 @@ def table() -> str:
     """The part of the page between the two marks."""
     found = faults()
     slow = sum(fault.slow for fault in found)
-    counted = f"{len(found)} faults; `make test` causes {len(found) - slow} of them, `make test-all` {slow}."
+    counted = f"{len(found)} faults; `make test` causes {len(found) - slow} of them, `make test-all` the other {slow}."
     lines = [BEGIN, "", counted, ""]
     for part, group in groupby(found, key=lambda fault: fault.part):
         lines += [f"### {part[0].upper()}{part[1:]}", ""]

@@ -26,7 +26,7 @@ def spoil_cache(world: World) -> None:
 @fault(
     part="the model",
     what="its file in the bucket is altered or gone before the night",
-    seen=f"HealthCheckError: the night cannot start, 1 fault found: 1. …{ARTEFACT} {ALTERED} HealthCheckError: the "
+    seen=f"HealthCheckError: the night cannot start, 1 fault found: 1. …{ARTEFACT} {ALTERED} … HealthCheckError: the "
     f"night cannot start, 1 fault found: 1. …{ARTEFACT} of model tiny@1 is missing; put it back, or build and register "
     "the model again: refund model build",
     recovery="restore the file, clear `health_check`",

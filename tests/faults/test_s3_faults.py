@@ -99,7 +99,7 @@ def check_one_photo_fails(world: World, watch: Watch, rule: Rule, *, reason: str
     part="S3",
     what="it answers 503 Slow Down to the first requests for every object, then as ever",
     seen="Validated 9 photos for tiny@1, rejected 3",
-    recovery="nobody: asked again within the task",
+    recovery="none needed: it is asked again within the task",
     after=EQUAL,
 )
 def test_errors_that_pass_within_the_task(world: World, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
