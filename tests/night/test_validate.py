@@ -32,6 +32,15 @@ def test_a_shard_of_which_nothing_may_be_read_is_a_fault_of_rights() -> None:
         check_readable([refused(0), refused(1), refused(2)], place=PLACE)
 
 
+@pytest.mark.parametrize("reason", [ReasonCode.FILE_TOO_LARGE, ReasonCode.VANISHED])
+def test_photos_that_were_not_asked_for_or_are_gone_do_not_speak_for_our_rights(reason: ReasonCode) -> None:
+    other = replace(refused(0), reason=reason, detail="not read")
+    with pytest.raises(AccessDeniedError, match=r"refused every one of the shard's 3 photos, for example: 403"):
+        check_readable([other, refused(1), refused(2), refused(3)], place=PLACE)
+    check_readable([other, refused(1), refused(2)], place=PLACE)
+    check_readable([other] * 5, place=PLACE)
+
+
 def test_single_refusals_cost_their_photos_alone() -> None:
     check_readable([refused(0), refused(1)], place=PLACE)
     check_readable([refused(0), refused(1), refused(2), replace(refused(3), reason=None, detail=None)], place=PLACE)

@@ -29,6 +29,7 @@ _IN_FLIGHT_BYTES = 64 * 1024 * 1024  # bodies downloaded ahead of decoding
 _DOWNLOADS_AT_ONCE = 16
 # nothing of this version is left to quarantine, or the store does not let us
 _NOT_THERE = frozenset({ReasonCode.VANISHED, ReasonCode.CHANGED, ReasonCode.UNREADABLE})
+_TELLS_NO_RIGHTS = frozenset({ReasonCode.FILE_TOO_LARGE, ReasonCode.VANISHED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +105,16 @@ def decode_photos(
 def check_readable(facts: Sequence[PhotoFacts], *, place: str) -> None:
     """One photo that the store refuses is that photo's fault; all of a shard's are the fault of our rights.
 
+    Photos that tell nothing of our rights do not count: those too large to be asked for, and those that are gone.
+
     Raises:
         AccessDeniedError: every one of at least three photos was refused.
     """
-    if len(facts) >= _ENOUGH_TO_TELL and all(fact.reason is ReasonCode.UNREADABLE for fact in facts):
+    asked = [fact for fact in facts if fact.reason not in _TELLS_NO_RIGHTS]
+    if len(asked) >= _ENOUGH_TO_TELL and all(fact.reason is ReasonCode.UNREADABLE for fact in asked):
         msg = (
-            f"S3 at {place} refused every one of the shard's {len(facts)} photos, for example: "
-            f"{facts[0].detail}. Give the user of the Airflow connection refund_s3 the right to read (s3:GetObject)"
+            f"S3 at {place} refused every one of the shard's {len(asked)} photos, for example: "
+            f"{asked[0].detail}. Give the user of the Airflow connection refund_s3 the right to read (s3:GetObject)"
         )
         raise AccessDeniedError(msg)
 
