@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.faults.tables import night_tables
 from tests.faults.undisturbed import RUN_ID, check_clean, fill, one_shard, said, undisturbed
 from tests.night.conftest import DAY, World
 from tests.night.factories import jpeg
+from tests.night.test_reasons import picture, slow_picture
 
 ONE_VERDICT = "SELECT count(*), count(DISTINCT photo_id) FROM refund.run_photo WHERE run_id = 'r1'"
 
@@ -106,3 +109,45 @@ def test_the_bucket_is_deleted(world: World, watch: Watch) -> None:
     world.finish(run)
     assert night_tables(world.roles.app) == undisturbed(world)
     check_clean(world)
+
+
+def check_costs_itself(world: World, watch: Watch, body: bytes, **settings: Any) -> None:
+    """A night with one photo more, which its decoder cannot bear: the rows of the others are as without it."""
+    fill(world)
+    without = undisturbed(world)
+    world.put("R-5/bad.jpg", body)
+    services = replace(world.services, settings=replace(world.services.settings, **settings))
+    assert replace(world, services=services).night(RUN_ID)["rejected"] == 4
+    watch.check_seen(rejected(world))
+    found = night_tables(world.roles.app)
+    for table, more in {"photo": 1, "run_photo": 1, "prediction": 0, "decision": 0}.items():
+        rows, expected = set(map(repr, found[table])), set(map(repr, without[table]))
+        assert expected <= rows
+        assert len(rows - expected) == more
+    assert world.rows("SELECT adds_up FROM reporting.reconciliation") == [(True,)]
+    check_clean(world)
+
+
+@pytest.mark.slow
+@fault(
+    part="photos",
+    what="one keeps its decoder busy beyond `decode_timeout_s`",
+    seen="incoming/2026-11-21/R-5/bad.jpg: decode_timeout: decoding took longer than … seconds, twice",
+    recovery="none needed: the pool starts another decoder, the next night tries the photo again",
+    after="the rows of a night without that photo, which is `rejected: decode_timeout`",
+)
+def test_one_that_hangs_its_decoder(world: World, watch: Watch) -> None:
+    check_costs_itself(world, watch, slow_picture(), decode_timeout_s=1.0)
+
+
+@pytest.mark.slow
+@fault(
+    part="photos",
+    what="one makes its decoder swell to `decode_memory_bytes`",
+    seen="incoming/2026-11-21/R-5/bad.jpg: decode_memory: decoding needed more than … MB of memory, twice",
+    recovery="none needed: the pool starts another decoder, the next night tries the photo again",
+    after="the rows of a night without that photo, which is `rejected: decode_memory`",
+)
+def test_one_that_swells_its_decoder(world: World, watch: Watch) -> None:
+    body = picture("PNG", "RGBA", (4000, 4000))
+    check_costs_itself(world, watch, body, decode_timeout_s=60.0, decode_memory_bytes=300_000_000)
