@@ -145,8 +145,10 @@ def check_only_one_failed(proxy: S3Proxy, results: dict[int, bytes | RejectedPho
     ("rule", "seen"),
     [
         (Rule(do="status", key=STUCK, status=500, code="InternalError"), "InternalError"),
-        (Rule(do="status", key=STUCK, status=503, code="SlowDown"), "SlowDown"),
-        (Rule(do="status", key=STUCK, status=429, code="TooManyRequests"), "TooManyRequests"),
+        pytest.param(Rule(do="status", key=STUCK, status=503, code="SlowDown"), "SlowDown", marks=pytest.mark.slow),
+        pytest.param(
+            Rule(do="status", key=STUCK, status=429, code="TooManyRequests"), "TooManyRequests", marks=pytest.mark.slow
+        ),
         pytest.param(Rule(do="stall", key=STUCK, after_bytes=-1), "Read timeout", marks=pytest.mark.slow),
         pytest.param(Rule(do="stall", key=STUCK, after_bytes=1500), "only 1,024 of 4,000", marks=pytest.mark.slow),
         pytest.param(Rule(do="slow", key=STUCK, bytes_per_s=200), "of 4,000 bytes came in", marks=pytest.mark.slow),
@@ -216,6 +218,7 @@ def test_many_stuck_objects_are_the_servers_fault(proxy: S3Proxy, do: str) -> No
     assert "The task retries; if it goes on, look at the server's own log" in text
 
 
+@pytest.mark.slow
 def test_an_outage_at_the_end_rejects_no_photo(proxy: S3Proxy) -> None:
     proxy.rules.append(Rule(do="status", key="/d/", skip=COUNT - 2))  # lists go on
     with pytest.raises(ObjectStoreUnavailableError, match=r"2 of 12 photos could not be read"):
