@@ -40,3 +40,11 @@ def test_a_folder_of_a_killed_process_goes_and_that_of_a_live_one_stays(tmp_path
             with scratch_folder(tmp_path, prefix="scratch-") as other:
                 assert names(tmp_path) == sorted([mine.name, other.name, "scratch-but-a-file"])
     assert names(tmp_path) == ["scratch-but-a-file"]
+
+
+def test_a_folder_of_another_host_is_not_ours_to_judge(tmp_path: Path) -> None:
+    """Its lock may hold on that host alone."""
+    (tmp_path / "scratch-0a0a0a0a-x").mkdir()
+    with scratch_folder(tmp_path, prefix="scratch-"):
+        pass
+    assert names(tmp_path) == ["scratch-0a0a0a0a-x"]

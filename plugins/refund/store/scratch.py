@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -15,10 +17,12 @@ def scratch_folder(parent: Path, *, prefix: str) -> Iterator[Path]:
     """A new folder in ``parent``, removed at the end; those of the same prefix whose process is dead go first.
 
     A live one is known by the lock on its folder, which the system drops with the process, however it ends. Where the
-    file system locks no folders, nothing is taken for dead. ``prefix`` must be one that nobody else uses there.
+    file system locks no folders, nothing is taken for dead. Only folders of this host are looked at: a shared file
+    system may keep locks to one machine. ``prefix`` must be one that nobody else uses there.
     """
-    _remove_dead(parent, prefix)
-    folder, lock = _locked_folder(parent, prefix)
+    ours = f"{prefix}{sha256(platform.node().encode()).hexdigest()[:8]}-"
+    _remove_dead(parent, ours)
+    folder, lock = _locked_folder(parent, ours)
     try:
         yield folder
     finally:
