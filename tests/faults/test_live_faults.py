@@ -135,6 +135,8 @@ def test_the_scheduler_killed(faults_ground: Ground, watch: Watch) -> None:
     ground.await_end(night)
     ground.await_gone([first])
     watch.check_seen(ground.service_log("scheduler"))
+    # killed while it queues tasks, its workers keep its connection and lock: Postgres ends that
+    assert ground.driver.airflow_sql("SHOW idle_in_transaction_session_timeout") == [("1min",)]
     ground.check_as_undisturbed(night, before=before)
 
 

@@ -77,7 +77,8 @@ def migrate_database(paths: StackPaths, *, environ: Mapping[str, str]) -> None:
         with log.open("wb") as output:
             outcome = subprocess.run(
                 [sys.executable, "-m", "airflow", "db", "migrate"],
-                env=dict(environ),
+                # the connection that holds the migrations' lock says nothing while another one migrates
+                env=dict(environ) | {"PGOPTIONS": "-c idle_in_transaction_session_timeout=0"},
                 cwd=paths.airflow,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

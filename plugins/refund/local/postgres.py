@@ -145,6 +145,9 @@ def ensure_roles_and_databases(*, port: int, credentials: StackCredentials) -> N
                         sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), sql.Identifier(owner))
                     )
             cursor.execute("REVOKE ALL ON DATABASE airflow FROM PUBLIC")
+            # LocalExecutor's workers are forks that share the scheduler's connection. Where the scheduler is killed as
+            # it queues tasks, they keep that open, and with it a lock without which no scheduler queues any, for ever.
+            cursor.execute("ALTER ROLE airflow IN DATABASE airflow SET idle_in_transaction_session_timeout = '1min'")
     finally:
         connection.close()
 
