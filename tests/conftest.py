@@ -25,6 +25,7 @@ from tests.postgres import Roles, cluster, free_port
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests, keep those of a file, and all of the one live stack, in one of them."""
     for item in items:
