@@ -23,7 +23,7 @@ stop: ## stop the local stack; photos and database stay in .refund/
 	@if [ -x $(BIN)/refund ]; then $(BIN)/refund down; else echo "nothing to stop: the project is not installed here"; fi
 
 test: $(DEV_STAMP) ## all tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
 
 test-all: $(DEV_STAMP) ## the slow and heavy tests
 	@$(BIN)/python -m pytest -m slow

@@ -33,10 +33,10 @@ def main() -> None:
     from botocore.exceptions import EndpointConnectionError
 
     from refund.cli.access import find_access
-    from refund.store.s3_clients import boto3_client
+    from refund.store.s3_clients import Patience, boto3_client
 
     access = find_access().s3
-    client = boto3_client(access)
+    client = boto3_client(access, Patience())
     deadline = time.monotonic() + WAIT_S
     while True:
         try:

@@ -25,12 +25,30 @@ from tests.postgres import Roles, cluster, free_port
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+# Where several processes share the tests (`make test`), a file is run by one of them, and these by the same one: their
+# tests share the one live stack. pytest-xdist's own groups do nothing under pytest 9.2.
+ON_THE_LIVE_STACK = ("tests/cli/test_commands.py", "tests/e2e/test_live_night.py", "tests/local/test_live_stack.py")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out whole files; those of the live stack as one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "live stack" if path in ON_THE_LIVE_STACK else path
+
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, keep those of a file, and all of the one live stack, in one of them."""
+    """Refuse an ordinary test of the live stack in a file that another process might run."""
     for item in items:
-        group = "live" if item.get_closest_marker("live") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        path = item.nodeid.partition("::")[0]
+        if item.get_closest_marker("live") and not item.get_closest_marker("slow") and path not in ON_THE_LIVE_STACK:
+            msg = f"{item.nodeid} is live and not slow: name its file in ON_THE_LIVE_STACK, or mark it slow"
+            raise pytest.UsageError(msg)
 
 
 @pytest.fixture(scope="session")

@@ -165,11 +165,11 @@ def test_the_init_service_makes_the_bucket_once(tls_s3: S3Access) -> None:
     from botocore.exceptions import ClientError
 
     from deploy.make_bucket import make_bucket
-    from refund.store.s3_clients import boto3_client
+    from refund.store.s3_clients import Patience, boto3_client
 
-    client = boto3_client(tls_s3)
+    client = boto3_client(tls_s3, Patience())
     assert make_bucket(client, bucket="made-by-init", region="us-east-1") is True
     assert make_bucket(client, bucket="made-by-init", region="us-east-1") is False
-    wrong = boto3_client(replace(tls_s3, secret_key="wrong"))
+    wrong = boto3_client(replace(tls_s3, secret_key="wrong"), Patience())
     with pytest.raises(ClientError):
         make_bucket(wrong, bucket="made-by-init", region="us-east-1")

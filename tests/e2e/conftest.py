@@ -76,7 +76,7 @@ def _link(source: Path, target: Path) -> None:
 def first_night(driver: Driver, photos: Path, verdicts: dict[str, str | None]) -> Night:
     """The night of yesterday on a stack whose DAG was never unpaused."""
     assert driver.api("GET", DAG)["is_paused"], "another test ran a night first: the first one is to be this"
-    uploaded = driver.refund("upload", photos, "--json").json
+    uploaded = driver.refund("upload", photos, "--date", YESTERDAY, "--json").json
     assert uploaded == {"date": YESTERDAY, "uploaded": len(verdicts), "skipped": 0, "refused": []}
     return driver.night(YESTERDAY)
 
