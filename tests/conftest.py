@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of photographs and weights beside the checkout; tests that need it skip where it is missing."""
-    folder = REPOSITORY.parent / "shared"
+    folder = (REPOSITORY.parent / "shared").resolve()  # as error texts name it
     if not (folder / "images").is_dir():
         pytest.skip("../shared is not there: photographs and weights for tests lie beside the checkout, not in it")
     return folder
