@@ -50,7 +50,9 @@ def replayed(new_stack: Path, shared: Path, tmp_path_factory: pytest.TempPathFac
 def test_the_page_shows_what_happens(replayed: Path) -> None:
     """The replay itself is the fixture; this is what came of it."""
     assert run_refund(replayed, "model", "list", "--json").json
-    runs = run_refund(replayed, "sql", "SELECT models, state FROM reporting.runs WHERE photos > 0 ORDER BY started_at", "--json").json
+    runs = run_refund(
+        replayed, "sql", "SELECT models, state FROM reporting.runs WHERE photos > 0 ORDER BY started_at", "--json"
+    ).json
     assert [[key.partition("@")[0] for key in run["models"]] for run in runs] == [
         ["mobilenet_v2"],
         ["efficientnet_lite0"],
