@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -32,6 +33,16 @@ class LiveStack:
         folder = stack.status(self.home).postgres_folder
         clusters = [Path(folder)] if folder else []
         return with_children(stack_processes(paths.stack_id, clusters=clusters, airflow_home=paths.airflow))
+
+    def command_lines(self) -> list[str]:
+        """The command line of each of them that has not ended since it was listed."""
+        import psutil
+
+        lines = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too: a task's process ends while we look
+                lines.append(" ".join(process.cmdline()))
+        return lines
 
     def token_answer(self, user: str, password: str) -> tuple[int, Any]:
         """What Airflow answers to a login."""
