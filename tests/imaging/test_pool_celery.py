@@ -45,6 +45,13 @@ def decode():
 """
 
 
+def command_line(process):
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # it ended since it was listed
+        return []
+
+
 def test_the_pool_works_in_a_prefork_worker(tmp_path, scene, encode):
     from refund.imaging.pack import create_pixels
 
@@ -71,9 +78,7 @@ def test_the_pool_works_in_a_prefork_worker(tmp_path, scene, encode):
                 assert worker.poll() is None, (tmp_path / "worker.log").read_text()
                 assert time.monotonic() < give_up_at, (tmp_path / "worker.log").read_text()
                 time.sleep(0.05)
-            left = [
-                child.cmdline() for child in psutil.Process(worker.pid).children(recursive=True) if child.is_running()
-            ]
+            left = [command_line(child) for child in psutil.Process(worker.pid).children(recursive=True)]
         finally:
             worker.terminate()
             try:

@@ -126,7 +126,8 @@ def test_airflow_has_the_inference_pool_and_no_import_errors(live_stack: LiveSta
 def test_no_secret_stands_on_a_command_line_or_in_a_repr(live_stack: LiveStack) -> None:
     secrets = json.loads((live_stack.home / "secrets.json").read_text())
     values = [*secrets.pop("airflow_passwords").values(), *secrets.values()]
-    shown = "\n".join([*live_stack.command_lines(), repr(stack.access(live_stack.home)), repr(stack.status(live_stack.home))])
+    reprs = [repr(stack.access(live_stack.home)), repr(stack.status(live_stack.home))]
+    shown = "\n".join([*live_stack.command_lines(), *reprs])
     assert "supervisord" in shown
     assert not [value for value in values if value in shown]
 
