@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from refund.settings import S3Access
+from tests.browser import NO_BROWSER, chromium, find_chromium
 from tests.local.live import LiveStack, start, temporary_home
 from tests.postgres import Roles, cluster, free_port
 
@@ -58,6 +59,22 @@ def shared() -> Path:
     if not (folder / "images").is_dir():
         pytest.skip("../shared is not there: photographs and weights for tests lie beside the checkout, not in it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium (Playwright's `Browser`); tests that need it skip where the machine has none."""
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip(NO_BROWSER)
+    with chromium(executable) as running:
+        yield running
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say in the last lines that pages were not looked at."""
+    if any(NO_BROWSER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_sep("!", NO_BROWSER, red=True)
 
 
 # --- real servers on loopback, started once per session when the first test asks for them --------------------------

@@ -179,11 +179,11 @@ def test_the_ports_are_in_the_table_with_their_defaults() -> None:
 
 
 def test_every_alert_rule_is_in_the_table() -> None:
-    """The rules are texts in the code; `night_alerts` raises all but those of fetch, the deadline and the reviews."""
+    """The rules are texts in the code; `night_findings` raises all but those of fetch, the deadline and the reviews."""
     from refund.lifecycle.quality import ALERT_RULE
-    from refund.night.alert_on_drift import night_alerts
+    from refund.night.alert_on_drift import night_findings
 
-    worst = night_alerts(
+    worst = night_findings(
         failed_tasks=["persist"], published=False, dry_run=False, has_report=False, drift={"category_shares": "drift"}
     )
     rows = table_rows(section((DOCS / "operations.md").read_text(encoding="utf-8"), "5. Monitoring"))

@@ -12,7 +12,7 @@ from refund.errors import (
     ModelArtefactError,
     RetriableRunError,
 )
-from refund.night.alert_on_drift import NightFailedError, night_alerts, raise_alerts
+from refund.night.alert_on_drift import NightFailedError, night_findings, raise_alerts
 from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
 from refund.night.health_check import check_health
@@ -122,13 +122,13 @@ def test_a_failed_night_raises_an_alert_and_ends_red(world: World) -> None:
 
 def test_a_good_night_raises_no_alert() -> None:
     assert (
-        night_alerts(failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "ok"})
+        night_findings(failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "ok"})
         == []
     )
 
 
 def test_drift_raises_an_alert() -> None:
-    (alert,) = night_alerts(
+    (alert,) = night_findings(
         failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "drift"}
     )
     assert (alert.rule, alert.severity) == ("drift:category_shares", "warning")

@@ -61,8 +61,8 @@ def categories(photos: Mapping[str, int], usual: Mapping[str, int] | None = None
     )
 
 
-def drift(tonight: Mapping[str, int], reference: list[Mapping[str, int]]) -> DriftResult:
-    return compare_shares(tonight, reference, distance_floor=0.1, min_photos=100)
+def drift(tonight: Mapping[str, int], reference: list[Mapping[str, int]]) -> tuple[DriftResult, ...]:
+    return (compare_shares(tonight, reference, distance_floor=0.1, min_photos=100),)
 
 
 def night(

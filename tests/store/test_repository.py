@@ -11,7 +11,6 @@ from uuid import UUID
 import pytest
 
 from refund.errors import DatabaseUnavailableError, FatalRunError, QueryError, ReasonCode
-from refund.monitor.drift import compare_shares
 from refund.settings import DatabaseAccess
 from refund.store import repository as repository_module
 from refund.store.database import KEEPALIVE, Database
@@ -125,30 +124,6 @@ def test_reports_are_written_over_and_found_by_run_and_night(roles: Roles, repos
     assert repository.get_report(run_date=date(2020, 1, 1)) is None
 
 
-def test_drift_is_written_over_by_measure(roles: Roles, repository: Repository) -> None:
-    begin(roles.app, "r1")
-    shifted = compare_shares({"shoes": 300}, [{"bags": 300}], distance_floor=0.1, min_photos=10)
-    for result in (compare_shares({"shoes": 3}, [], distance_floor=0.1, min_photos=10), shifted):
-        repository.save_drift("r1", DAY, result, at=NOON)
-    (row,) = repository.get_drift("r1")
-    assert (row.status, row.distance, row.tonight_photos) == ("drift", pytest.approx(1.0), 300)
-    assert row.details["moves"][0]["category"] in ("shoes", "bags")
-    assert repository.drift_statuses("r1") == {"category_shares": "drift"}
-
-
-def test_an_alert_is_counted_again_only_when_seen_at_another_time(roles: Roles, repository: Repository) -> None:
-    def seen(at: Any) -> int:
-        return repository.raise_alert(
-            rule="drift", dedupe_key="drift/r1", severity="warning", run_id="r1", run_date=DAY, message=f"at {at}",
-            details={"a": 1}, at=at,
-        )  # fmt: skip
-
-    later = NOON + timedelta(hours=1)
-    assert [seen(NOON), seen(NOON), seen(later), seen(later)] == [1, 1, 2, 2]
-    kept = rows(roles.owner, "SELECT first_seen_at, last_seen_at, message FROM refund.alert")
-    assert kept == [(NOON, later, f"at {later}")]
-
-
 def test_the_figures_of_a_night(roles: Roles, repository: Repository) -> None:
     night(roles.app, "r1", A, BAD)
     night(roles.app, "r2", B, GONE, unchanged=(A, BAD))
@@ -164,88 +139,10 @@ def test_the_figures_of_a_night(roles: Roles, repository: Repository) -> None:
     assert figures.reconciliation.adds_up
 
 
-def test_an_overwritten_photo_counts_once(roles: Roles, repository: Repository) -> None:
-    newer_b, newer_bad = replace(B, etag="e2", category="shoes", kind="auto", reasons=()), replace(BAD, etag="e2")
-    review = (
-        "INSERT INTO refund.review (photo_date, photo_id, category, reviewed_by, chosen_by) "
-        "VALUES (%s, %s, %s, %s, %s) RETURNING 1"
-    )
-    night(roles.app, "r1", A, B, BAD)
-    for photo in (A, B):
-        rows(roles.app, review, DAY, photo.photo_id, "shoes", "ada", "queue")
-    night(roles.app, "r2", newer_b, newer_bad, unchanged=(A,))  # B and BAD were overwritten
-    figures = repository.night_figures("r2")
-    assert (figures.model_categories, figures.night_rejections) == ({MODEL: {"shoes": 2}}, {"truncated": 1})
-    assert (figures.example_rejections[0].key, len(figures.example_rejections)) == (BAD.key, 1)
-    assert figures.quality_labels == {"blurry": 1, "dark": 1}
-    assert repository.reference_shares(DAY + timedelta(days=1), MODEL, 28) == [{"shoes": 2}]
-    for view, found in (
-        ("SELECT category, photos FROM reporting.daily_categories", [("shoes", 2)]),
-        ("SELECT photos, rejected FROM reporting.daily_quality", [(3, 1)]),
-        ("SELECT count(*) FROM reporting.rejections", [(1,)]),
-        ("SELECT reviewed, correct FROM reporting.model_accuracy", [(1, 1)]),
-        ("SELECT count(*) FROM reporting.photos", [(3,)]),
-    ):
-        assert rows(roles.analyst, view) == found, view
-    kept = rows(roles.owner, "SELECT count(*) FROM refund.decision WHERE superseded_by IS NULL")
-    assert kept == [(3,)]  # history
-    night(roles.app, "r3", unchanged=(A, B, newer_bad))  # the first B was uploaded again
-    assert repository.night_figures("r3").model_categories == {MODEL: {"shoes": 1, "bags": 1}}
-
-
 def test_the_figures_of_a_night_without_photos(roles: Roles, repository: Repository) -> None:
     night(roles.app, "r1")
     figures = repository.night_figures("r1")
     assert (figures.categories, figures.night_rejections, figures.size_bytes) == ((), {}, 0)
-
-
-def test_reference_shares_are_those_of_earlier_nights_of_the_same_model(roles: Roles, repository: Repository) -> None:
-    for back, model in ((3, MODEL), (2, OTHER_MODEL), (1, MODEL), (0, MODEL)):
-        shoes = Photo(key=f"incoming/{back}.jpg")
-        night(
-            roles.app,
-            f"r{9 - back}",
-            shoes,
-            replace(B, key=f"b{back}"),
-            run_date=DAY - timedelta(days=back),
-            model=model,
-        )
-    night(roles.app, "x1", Photo(key="incoming/s.jpg"), run_date=DAY - timedelta(days=5))
-    rows(roles.owner, "UPDATE refund.run SET synthetic = true WHERE run_id = 'x1' RETURNING 1")
-    both = {"shoes": 1, "bags": 1}
-    assert repository.reference_shares(DAY, MODEL, 28) == [both, both]
-    assert repository.reference_shares(DAY, MODEL, 1) == [both]
-    assert repository.reference_shares(DAY - timedelta(days=3), MODEL, 28) == []
-    begin(
-        roles.app, "y7", run_date=DAY - timedelta(days=1)
-    )  # a night that is under way, and one that lists no photo, are none
-    night(roles.app, "y9", run_date=DAY - timedelta(days=1))
-    assert repository.reference_shares(DAY, MODEL, 1, taxonomy_version="t1") == [both]
-    assert repository.reference_shares(DAY, MODEL, 28, taxonomy_version="t2") == []
-
-
-def test_reference_shares_add_up_the_runs_of_a_night(roles: Roles, repository: Repository) -> None:
-    yesterday = DAY - timedelta(days=1)
-    night(roles.app, "r1", A, run_date=yesterday)
-    night(roles.app, "r2", B, unchanged=(A,), run_date=yesterday)
-    night(roles.app, "r3", replace(A, key="incoming/c.jpg"), run_date=yesterday, taxonomy_version="t2")
-    assert repository.reference_shares(DAY, MODEL, 1, taxonomy_version="t1") == [{"shoes": 1, "bags": 1}]
-    assert repository.reference_shares(DAY, MODEL, 1) == [{"shoes": 2, "bags": 1}]
-
-
-def test_a_night_by_two_models_counts_for_each_with_its_own_photos(roles: Roles, repository: Repository) -> None:
-    yesterday = DAY - timedelta(days=1)
-    night(roles.app, "r1", A, replace(B, model=OTHER_MODEL), run_date=yesterday, audit_share=1.0)
-    figures = repository.night_figures("r1")
-    assert figures.model_categories == {MODEL: {"shoes": 1}, OTHER_MODEL: {"bags": 1}}
-    assert figures.model_counts == {MODEL: 1, OTHER_MODEL: 1}
-    assert figures.audits == 1
-    assert repository.reference_shares(DAY, MODEL, 28) == [{"shoes": 1}]
-    assert repository.reference_shares(DAY, OTHER_MODEL, 28) == [{"bags": 1}]
-    night(roles.app, "r2", B, unchanged=(A,), run_date=yesterday)  # decided anew
-    assert repository.reference_shares(DAY, OTHER_MODEL, 28) == []
-    assert repository.reference_shares(DAY, MODEL, 28) == [{"shoes": 1, "bags": 1}]
-    assert standing(repository) == ids(A, B)
 
 
 def test_figures_carry_what_each_model_scored_last_under_the_same_taxonomy(

@@ -17,7 +17,9 @@ from refund.monitor.quality import (
     judge_quality,
     tell_audits,
 )
+from refund.store.alerts import raise_alert
 from refund.store.quality import ModelDecisions, QualityRow, save_quality, window_decisions
+from refund.store.records import Alert
 
 if TYPE_CHECKING:
     from refund.night.services import Services
@@ -54,7 +56,7 @@ def record_quality(week_ending: date, services: Services, *, run_id: str, at: da
             log.info("%s", told)
             continue
         log.warning("%s: %s", ALERT_RULE, told)
-        services.repository.raise_alert(
+        alert = Alert(
             rule=ALERT_RULE,
             dedupe_key=f"{ALERT_RULE}/{week_ending}/{row.model}",
             severity="warning",
@@ -62,8 +64,8 @@ def record_quality(week_ending: date, services: Services, *, run_id: str, at: da
             run_date=week_ending,
             message=f"{told} Look at the categories in reporting.model_quality; go back with: refund model rollback",
             details={"accuracy_low": row.accuracy_low, "required_accuracy": row.required_accuracy},
-            at=at,
         )
+        raise_alert(services.database, alert, at=at)
     return {row.model: row.status for row in rows}
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,29 @@ class DriftStatus(StrEnum):
     DRIFT = "drift"
     INSUFFICIENT_DATA = "insufficient_data"  # tonight or the reference has too few photos to tell
     NO_REFERENCE = "no_reference"  # no earlier night to compare with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightCounts:
+    """What one night is judged by."""
+
+    run_date: date
+    categories: Mapping[str, int]  # classified photos by category
+    rejected: int  # photos
+
+    @property
+    def classified(self) -> int:
+        """Photos with a category."""
+        return sum(self.categories.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftLimits:
+    """What an operator sets: when a change matters, and how often a false alarm may happen."""
+
+    alpha: float = 0.01  # false alarms of the whole family of tests, per night without drift
+    distance_floor: float = 0.1  # Jensen-Shannon, base 2
+    min_photos: int = 100  # fewer tonight, or in the whole window: insufficient_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +92,9 @@ class DriftResult:
     tonight_photos: int
     reference_photos: int
     reference_nights: int  # those with photos
+    floor: float | None = None  # distance up to which a change never matters
+    alpha: float | None = None  # stated rate of false alarms of the night's whole family of tests
+    overdispersion: float | None = None  # beyond chance, between the nights of the window; None: not estimated
     total_variation: float | None = None  # half the sum of absolute moves, not folded: share of photos that moved
     folded: tuple[str, ...] = ()  # categories that were too rare to be compared one by one
     moves: tuple[CategoryMove, ...] = ()  # largest first, all categories
@@ -79,6 +106,18 @@ class DriftResult:
             "folded": list(self.folded),
             "moves": [asdict(move) for move in self.moves],
         }
+
+
+def judge_night(tonight: NightCounts, window: Sequence[NightCounts], *, limits: DriftLimits) -> tuple[DriftResult, ...]:
+    """Every measure of one night against the nights of the window, category shares first."""
+    shares = compare_shares(
+        tonight.categories,
+        [night.categories for night in window],
+        distance_floor=limits.distance_floor,
+        min_photos=limits.min_photos,
+        alpha=limits.alpha,
+    )
+    return (replace(shares, floor=limits.distance_floor, alpha=limits.alpha),)
 
 
 def compare_shares(

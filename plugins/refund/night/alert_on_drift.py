@@ -9,6 +9,9 @@ from datetime import date, datetime
 
 from refund.errors import FatalRunError
 from refund.night.services import NightRun, Services
+from refund.store.alerts import raise_alert
+from refund.store.drift import get_drift
+from refund.store.records import Alert
 
 log = logging.getLogger(__name__)
 
@@ -20,17 +23,17 @@ class NightFailedError(FatalRunError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """Something somebody should know; the same ``rule`` for the same run is the same alert."""
+class Finding:
+    """Something wrong with a night; the same ``rule`` for the same run is the same alert."""
 
     rule: str  # failed_night | missing_report | drift | overdue
     severity: str  # info | warning | critical
     message: str
 
 
-def night_alerts(
+def night_findings(
     *, failed_tasks: list[str], published: bool, dry_run: bool, has_report: bool, drift: Mapping[str, str]
-) -> list[Alert]:
+) -> list[Finding]:
     """Decide what to raise; pure.
 
     Args:
@@ -40,27 +43,27 @@ def night_alerts(
         has_report: whether the report row is there.
         drift: status per measure.
     """
-    alerts = []
+    findings = []
     if failed_tasks:
         told = ", ".join(failed_tasks)
         what = "published, but not finished" if published else "not published: analysts still see the night before"
-        alerts.append(
-            Alert(
+        findings.append(
+            Finding(
                 rule="failed_night",
                 severity="warning" if published else "critical",
                 message=f"The night is {what}. Failed: {told}. Read the first failed task's log, mend, clear that task",
             )
         )
     if not has_report and not dry_run:
-        alerts.append(
-            Alert(
+        findings.append(
+            Finding(
                 rule="missing_report",
                 severity="warning",
                 message="The night has no report. Clear the task generate_report once the night is published",
             )
         )
-    alerts.extend(
-        Alert(
+    findings.extend(
+        Finding(
             rule=f"drift:{measure}",
             severity="warning",
             message=f"{measure.replace('_', ' ')} drifted from the reference nights; the report says what moved",
@@ -68,7 +71,7 @@ def night_alerts(
         for measure, status in sorted(drift.items())
         if status == "drift"
     )
-    return alerts
+    return findings
 
 
 def raise_alerts(run: NightRun, services: Services, *, task_states: Mapping[str, str]) -> dict[str, int]:
@@ -85,15 +88,15 @@ def raise_alerts(run: NightRun, services: Services, *, task_states: Mapping[str,
     failed_tasks = sorted(name for name, state in task_states.items() if state in _FAILED)
     now = services.now()
     row = services.repository.get_run(run.run_id)
-    alerts = night_alerts(
+    findings = night_findings(
         failed_tasks=failed_tasks,
         published=row is not None and row.state == "published",
         dry_run=run.params.dry_run,
         has_report=services.repository.get_report(run_id=run.run_id) is not None,
-        drift=services.repository.drift_statuses(run.run_id),
+        drift={row.measure: row.status for row in get_drift(services.database, run.run_id)},
     )
-    for alert in alerts:
-        _raise(alert, run_id=run.run_id, run_date=run.run_date, services=services, at=row.started_at if row else now)
+    for finding in findings:
+        _raise(finding, run_id=run.run_id, run_date=run.run_date, services=services, at=row.started_at if row else now)
     if row is not None:
         if failed_tasks:
             services.repository.mark_run_failed(run.run_id, now)
@@ -101,7 +104,7 @@ def raise_alerts(run: NightRun, services: Services, *, task_states: Mapping[str,
     if failed_tasks:
         msg = f"the night failed in {', '.join(failed_tasks)}; their logs say why"
         raise NightFailedError(msg)
-    return {"alerts": len(alerts)}
+    return {"alerts": len(findings)}
 
 
 def alert_overdue(*, run_id: str, run_date: date | None, services: Services) -> None:
@@ -109,7 +112,7 @@ def alert_overdue(*, run_id: str, run_date: date | None, services: Services) -> 
     row = services.repository.get_run(run_id)
     now = services.now()
     _raise(
-        Alert(
+        Finding(
             rule="overdue",
             severity="critical",
             message=f"The run {run_id} had not ended at its deadline; look at its tasks in Airflow",
@@ -121,16 +124,15 @@ def alert_overdue(*, run_id: str, run_date: date | None, services: Services) -> 
     )
 
 
-def _raise(alert: Alert, *, run_id: str, run_date: date, services: Services, at: datetime) -> None:
+def _raise(finding: Finding, *, run_id: str, run_date: date, services: Services, at: datetime) -> None:
     """Write one alert; ``at`` is the same whenever a task is tried again, so that it counts as one sighting."""
-    log.warning("%s: %s", alert.rule, alert.message)
-    services.repository.raise_alert(
-        rule=alert.rule,
-        dedupe_key=f"{alert.rule}/{run_id}",
-        severity=alert.severity,
+    log.warning("%s: %s", finding.rule, finding.message)
+    alert = Alert(
+        rule=finding.rule,
+        dedupe_key=f"{finding.rule}/{run_id}",
+        severity=finding.severity,
         run_id=run_id,
         run_date=run_date,
-        message=alert.message,
-        details={},
-        at=at,
+        message=finding.message,
     )
+    raise_alert(services.database, alert, at=at)

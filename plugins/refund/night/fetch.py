@@ -19,6 +19,8 @@ from refund.night.services import NightRun, RunLayout, Services, ShardLayout, St
 from refund.night.shard_model import model_in_force, pixel_bytes
 from refund.night.staged import write_manifest
 from refund.records import PhotoObject
+from refund.store.alerts import raise_alert
+from refund.store.records import Alert
 
 if TYPE_CHECKING:
     from refund.store.objects import ListedObject
@@ -150,16 +152,15 @@ def _tell_overlooked(run: NightRun, services: Services, notes: list[str], *, at:
     for day in overlooked_dates(dates, run=run, looked_at=services.repository.looked_at_dates()):
         text = f"photos of {day} lie in the bucket and no night has looked at them; run: refund night --date {day}"
         notes.append(text)
-        services.repository.raise_alert(
+        alert = Alert(
             rule="overlooked_photos",
             dedupe_key=f"overlooked_photos/{day}",
             severity="warning",
             run_id=run.run_id,
             run_date=run.run_date,
             message=text,
-            details={},
-            at=at,
         )
+        raise_alert(services.database, alert, at=at)
 
 
 def overlooked_dates(dates: Iterable[date], *, run: NightRun, looked_at: Sequence[tuple[date, int]]) -> list[date]:

@@ -79,7 +79,7 @@ def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float |
         yield "quality", quality.label, "photos", quality.photos
     for stage in figures.stage_seconds:
         yield "stage", stage.stage, "seconds", stage.seconds
-    drift = figures.drift
+    drift = figures.mix
     yield "drift", drift.measure, "status", drift.status.value
     for measure in (
         *("distance", "threshold", "p_value", "total_variation"),

@@ -102,7 +102,7 @@ class ReportFigures:
     rejections: tuple[ReasonRow, ...]  # most photos first
     review_queue_count: int  # everything that waits for a person, earlier nights included
     reconciliation: Reconciliation
-    drift: DriftResult
+    drift: tuple[DriftResult, ...]  # category shares first
     quality: tuple[QualityRow, ...] = ()
     stage_seconds: tuple[StageSeconds, ...] = ()  # in the order of the stages
     photos_per_second: float | None = None
@@ -123,6 +123,11 @@ class ReportFigures:
                 f"{self.rejected} rejected"
             )
             raise ValueError(msg)
+
+    @property
+    def mix(self) -> DriftResult:
+        """The verdict on the shares of the categories."""
+        return self.drift[0]
 
     @property
     def classified(self) -> int:
@@ -191,13 +196,16 @@ class ReportFigures:
                 "quality": tuple(QualityRow(**row) for row in body["quality"]),
                 "stage_seconds": tuple(StageSeconds(**row) for row in body["stage_seconds"]),
                 "reconciliation": Reconciliation(**body["reconciliation"]),
-                "drift": DriftResult(
-                    **drift
-                    | {
-                        "status": DriftStatus(drift["status"]),
-                        "folded": tuple(drift["folded"]),
-                        "moves": tuple(CategoryMove(**move) for move in drift["moves"]),
-                    }
+                "drift": tuple(
+                    DriftResult(
+                        **result
+                        | {
+                            "status": DriftStatus(result["status"]),
+                            "folded": tuple(result["folded"]),
+                            "moves": tuple(CategoryMove(**move) for move in result["moves"]),
+                        }
+                    )
+                    for result in (drift if isinstance(drift, list) else [drift])  # one record in reports of 0.1
                 ),
                 "notes": tuple(body["notes"]),
                 "models": tuple(  # absent in reports of 0.1

@@ -71,7 +71,7 @@ def page_context(figures: ReportFigures) -> PageContext:
             "drift": "Differs",
             "insufficient_data": "Too few photos",
             "no_reference": "No reference yet",
-        }[figures.drift.status.value],
+        }[figures.mix.status.value],
         drift_text=f"{verdict[:1].upper()}{verdict[1:]}",
         warnings=chart_warnings,
         sql=(

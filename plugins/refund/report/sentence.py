@@ -90,7 +90,7 @@ def _rejections_first(figures: ReportFigures, night: str) -> str | None:
 
 
 def _drift(figures: ReportFigures) -> str:
-    drift = figures.drift
+    drift = figures.mix
     if drift.status is not DriftStatus.DRIFT or not drift.moves:
         return ""
     move = drift.moves[0]

@@ -104,8 +104,8 @@ def _rejections(figures: ReportFigures, *, width: int) -> Iterator[str]:
 def _drift(figures: ReportFigures, *, width: int) -> Iterator[str]:
     yield ""
     yield from textwrap.wrap(f"Mix of goods: {drift_text(figures)}", width, subsequent_indent="  ")
-    if figures.drift.status is DriftStatus.DRIFT:
-        for move in figures.drift.moves[:3]:
+    if figures.mix.status is DriftStatus.DRIFT:
+        for move in figures.mix.moves[:3]:
             yield (
                 f"  {_cut(category_label(move.category), 20):<20} {percent(move.tonight_share, digits=1):>6}, usually "
                 f"{percent(move.reference_share, digits=1)} ({points(move.change)} points)"
@@ -114,7 +114,7 @@ def _drift(figures: ReportFigures, *, width: int) -> Iterator[str]:
 
 def drift_text(figures: ReportFigures) -> str:
     """The drift verdict in words."""
-    drift = figures.drift
+    drift = figures.mix
     nights = "night" if drift.reference_nights == 1 else "nights"
     if drift.status is DriftStatus.NO_REFERENCE:
         return "nothing to compare with: no earlier night with photos by this model."
@@ -135,7 +135,7 @@ def _compared(figures: ReportFigures) -> str:
     if len(figures.models) < 2:
         return ""
     return (
-        f" More than one model sorted this night: compared are the {count(figures.drift.tonight_photos)} photos by "
+        f" More than one model sorted this night: compared are the {count(figures.mix.tonight_photos)} photos by "
         f"{visible(figures.models[0].model)}, with its own earlier nights."
     )
 

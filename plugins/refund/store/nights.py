@@ -1,9 +1,8 @@
-"""Reads the figures of a night: what the morning report shows and what drift is measured on."""
+"""Reads the figures of a night: what the morning report shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError
@@ -98,26 +97,6 @@ FROM refund.evaluation WHERE model = ANY (%(models)s::text[]) AND taxonomy_versi
 ORDER BY model, evaluation_id DESC
 """
 
-# The dates first, then their runs' decisions by index: the time it takes must not grow with the history. A decision has
-# the taxonomy version of its run, but its own model: run.models names all of a run's, so other runs are not read.
-REFERENCE_SHARES = """
-WITH alike AS (
-  SELECT run_id, run_date FROM refund.run r
-  WHERE run_date < %(run_date)s AND state = 'published' AND NOT synthetic AND %(model)s = ANY (models)
-    AND (%(taxonomy_version)s::text IS NULL OR taxonomy_version = %(taxonomy_version)s)
-    AND EXISTS (
-      SELECT FROM refund.decision d WHERE d.run_id = r.run_id AND d.superseded_by IS NULL AND d.model = %(model)s)
-), nights AS (SELECT DISTINCT run_date FROM alike ORDER BY run_date DESC LIMIT %(nights)s)
-SELECT run_date, jsonb_object_agg(category, photos) FROM (
-  SELECT run_date, d.category, count(*) AS photos
-  FROM nights JOIN alike USING (run_date) JOIN refund.decision d USING (run_id)
-  WHERE d.superseded_by IS NULL AND d.model = %(model)s AND NOT EXISTS (
-    SELECT FROM refund.photo p
-    WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
-  GROUP BY run_date, d.category) counted
-GROUP BY run_date ORDER BY run_date
-"""
-
 
 def night_figures(database: Database, run_id: str, *, examples: int = 10) -> NightFigures:
     """Count a run and its night, all figures from one moment.
@@ -175,17 +154,3 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             else None,
             stage_seconds=stage_seconds,
         )
-
-
-def reference_shares(
-    database: Database, *, run_date: date, model: str, count: int, taxonomy_version: str | None = None
-) -> list[dict[str, int]]:
-    """Category counts of the newest ``count`` earlier nights with photos that this model classified, oldest first.
-
-    Live decisions of this model only, also where it shared the night with another; with ``taxonomy_version`` only those
-    that it sorted; made-up nights are left out.
-    """
-    with database.connect(readonly=True) as connection, connection.cursor() as cursor:
-        values = {"run_date": run_date, "model": model, "taxonomy_version": taxonomy_version, "nights": count}
-        cursor.execute(REFERENCE_SHARES, values)
-        return [counts for _, counts in cursor.fetchall()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
@@ -68,6 +69,9 @@ class DriftRow:
     tonight_photos: int
     reference_photos: int
     reference_nights: int
+    floor: float | None  # these three are None for nights of earlier releases
+    alpha: float | None
+    overdispersion: float | None
     details: dict[str, Any]
     computed_at: datetime
 
@@ -126,3 +130,16 @@ class NightFigures:
         """Photos of the night by the model that decided, most photos first."""
         counts = {model: sum(photos.values()) for model, photos in self.model_categories.items()}
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Something somebody should know; the same ``dedupe_key`` seen again is the same alert."""
+
+    rule: str  # what raised it, for example failed_night or drift:category_shares
+    dedupe_key: str
+    severity: str  # info, warning or critical
+    run_id: str  # that it is about
+    run_date: date
+    message: str  # what was seen, what was expected, what to do
+    details: Mapping[str, Any] = field(default_factory=dict)  # JSON values: figures, example_keys, sql

@@ -1,6 +1,7 @@
-"""Reads and writes the rows of ``refund``: runs, standing outcomes, drift, alerts, reports.
+"""Reads and writes the rows of ``refund``: runs, standing outcomes, reports.
 
-Every method is one transaction. Publishing a night is `refund.store.publish`, its figures are `refund.store.nights`.
+Every method is one transaction. Publishing a night is `refund.store.publish`, its figures are `refund.store.nights`,
+drift is `refund.store.drift`, alerts are `refund.store.alerts`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from uuid import UUID
 
 from refund.errors import FatalRunError, QueryError, ReasonCode
 from refund.store import nights
-from refund.store.records import DriftRow, NightFigures, ReportRow, RunRow
+from refund.store.records import NightFigures, ReportRow, RunRow
 
 if TYPE_CHECKING:
-    from refund.monitor.drift import DriftResult
     from refund.store.database import Database
 
 # {columns} below stands for these; no value ever enters a statement but as a bound parameter.
@@ -92,35 +92,6 @@ SELECT p.run_id, p.run_date, p.body, p.html_uri, p.csv_uri, p.created_at FROM re
 JOIN refund.run r USING (run_id)
 WHERE (%(run_id)s::text IS NULL OR p.run_id = %(run_id)s) AND (%(run_date)s::date IS NULL OR p.run_date = %(run_date)s)
 ORDER BY p.run_date DESC, r.published_at DESC LIMIT 1
-"""
-
-SAVE_DRIFT = """
-INSERT INTO refund.drift (run_id, measure, run_date, status, distance, threshold, p_value, tonight_photos,
-  reference_photos, reference_nights, details, computed_at)
-VALUES (%(run_id)s, %(measure)s, %(run_date)s, %(status)s, %(distance)s, %(threshold)s, %(p_value)s,
-  %(tonight_photos)s, %(reference_photos)s, %(reference_nights)s, %(details)s, %(at)s)
-ON CONFLICT (run_id, measure) DO UPDATE SET run_date = EXCLUDED.run_date, status = EXCLUDED.status,
-  distance = EXCLUDED.distance, threshold = EXCLUDED.threshold, p_value = EXCLUDED.p_value,
-  tonight_photos = EXCLUDED.tonight_photos, reference_photos = EXCLUDED.reference_photos,
-  reference_nights = EXCLUDED.reference_nights, details = EXCLUDED.details, computed_at = EXCLUDED.computed_at
-"""
-
-GET_DRIFT = """
-SELECT run_id, measure, run_date, status, distance, threshold, p_value, tonight_photos, reference_photos,
-  reference_nights, details, computed_at
-FROM refund.drift WHERE run_id = %(run_id)s ORDER BY measure
-"""
-
-# The same time is not another sighting: callers give a time of the run, which a task that is tried again gives again.
-RAISE_ALERT = """
-INSERT INTO refund.alert AS known (dedupe_key, rule, severity, run_id, run_date, message, details, first_seen_at,
-  last_seen_at)
-VALUES (%(dedupe_key)s, %(rule)s, %(severity)s, %(run_id)s, %(run_date)s, %(message)s, %(details)s, %(at)s, %(at)s)
-ON CONFLICT (dedupe_key) DO UPDATE SET
-  seen_count = known.seen_count + CASE WHEN EXCLUDED.last_seen_at <> known.last_seen_at THEN 1 ELSE 0 END,
-  severity = EXCLUDED.severity, message = EXCLUDED.message, details = EXCLUDED.details,
-  last_seen_at = GREATEST(known.last_seen_at, EXCLUDED.last_seen_at)
-RETURNING seen_count
 """
 
 # Faults of a query that the driver files under those of the connection: object not in prerequisite state (to write into
@@ -274,75 +245,9 @@ class Repository:
             return None
         return ReportRow(**dict(zip(ReportRow.__dataclass_fields__, row, strict=True)))
 
-    def save_drift(self, run_id: str, run_date: date, result: DriftResult, *, at: datetime) -> None:
-        """Write one comparison of the run, over an earlier one of the same measure."""
-        values = {
-            "run_id": run_id,
-            "run_date": run_date,
-            "measure": result.measure,
-            "status": str(result.status),
-            "distance": result.distance,
-            "threshold": result.threshold,
-            "p_value": result.p_value,
-            "tonight_photos": result.tonight_photos,
-            "reference_photos": result.reference_photos,
-            "reference_nights": result.reference_nights,
-            "details": json.dumps(result.details()),
-            "at": at,
-        }
-        self._change(SAVE_DRIFT, values)
-
-    def get_drift(self, run_id: str) -> list[DriftRow]:
-        """The run's comparisons, by measure."""
-        names = tuple(DriftRow.__dataclass_fields__)
-        with self.database.connect(readonly=True) as connection, connection.cursor() as cursor:
-            cursor.execute(GET_DRIFT, {"run_id": run_id})
-            return [DriftRow(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
-
-    def drift_statuses(self, run_id: str) -> dict[str, str]:
-        """Status by measure of the run's comparisons."""
-        return {row.measure: row.status for row in self.get_drift(run_id)}
-
     def night_figures(self, run_id: str) -> NightFigures:
         """The figures of the run and its night, see `refund.store.nights.night_figures`."""
         return nights.night_figures(self.database, run_id)
-
-    def reference_shares(
-        self, run_date: date, model: str, count: int, *, taxonomy_version: str | None = None
-    ) -> list[dict[str, int]]:
-        """Category counts of earlier nights, see `refund.store.nights.reference_shares`."""
-        return nights.reference_shares(
-            self.database, run_date=run_date, model=model, count=count, taxonomy_version=taxonomy_version
-        )
-
-    def raise_alert(
-        self,
-        *,
-        rule: str,
-        dedupe_key: str,
-        severity: str,
-        run_id: str,
-        run_date: date,
-        message: str,
-        details: Mapping[str, Any],
-        at: datetime,
-    ) -> int:
-        """Write an alert, or count it once more where the key is known and ``at`` is new; return how often seen.
-
-        ``at`` is a time of the run (when it started), not the clock's: a task tried again must not count twice.
-        """
-        values = {
-            "rule": rule,
-            "dedupe_key": dedupe_key,
-            "severity": severity,
-            "run_id": run_id,
-            "run_date": run_date,
-            "message": message,
-            "details": json.dumps(details),
-            "at": at,
-        }
-        row = self._one(RAISE_ALERT, values, readonly=False)
-        return int(row[0]) if row else 0
 
     def select(self, sql: str, *, limit: int | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Column names and at most ``limit`` rows of a query that a person typed, in a read-only transaction.

@@ -1,0 +1,38 @@
+"""Measures tonight against its reference window: which nights are compared with which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from refund.night.services import Services
+
+if TYPE_CHECKING:
+    from refund.monitor.drift import DriftResult
+    from refund.store.records import NightFigures, RunRow
+
+
+def measure_drift(row: RunRow, night: NightFigures, services: Services) -> tuple[DriftResult, ...]:
+    """Compare category shares of the night with those of the nights before it.
+
+    Only like with like: where two models sorted the night, the photos of the one that sorted most of them, and in
+    either case only what that same model and the same taxonomy sorted on earlier nights.
+    """
+    from refund.monitor.drift import DriftLimits, NightCounts, judge_night
+    from refund.store.drift import reference_nights
+
+    settings = services.settings
+    model = next(iter(night.model_counts), row.model)
+    tonight = NightCounts(
+        run_date=row.run_date,
+        categories=night.model_categories.get(model, {}),
+        rejected=sum(night.night_rejections.values()),
+    )
+    window = reference_nights(
+        services.database,
+        run_date=row.run_date,
+        model=model,
+        count=settings.drift_reference_nights,
+        taxonomy_version=row.taxonomy_version,
+    )
+    limits = DriftLimits(distance_floor=settings.drift_distance_floor, min_photos=settings.drift_min_photos)
+    return judge_night(tonight, window, limits=limits)
