@@ -1,0 +1,45 @@
+"""Picks a few photos of a night to look at: those that speak most clearly for what is said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refund.store.database import Database
+
+# Surest first: these show best what the machine takes the category for. The id breaks ties, so the choice is stable.
+EXAMPLES = """
+SELECT p.photo_date, p.photo_id::text, p.bucket, p.key, p.etag, p.size_bytes, d.category, d.score
+FROM refund.decision d JOIN refund.run r USING (run_id)
+JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
+WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND d.category = %(category)s
+  AND d.superseded_by IS NULL AND p.superseded_by IS NULL
+ORDER BY d.score DESC, p.photo_id LIMIT %(count)s
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamplePhoto:
+    """One classified photo of a night."""
+
+    photo_date: date
+    photo_id: str
+    bucket: str
+    key: str  # hostile text
+    etag: str
+    size_bytes: int
+    category: str
+    score: float  # of that category, 0 to 1
+
+
+def example_photos(
+    database: Database, *, run_date: date, category: str, count: int, synthetic: bool = False
+) -> list[ExamplePhoto]:
+    """At most ``count`` photos of the night that were sorted into ``category``, surest first."""
+    values = {"run_date": run_date, "category": category, "count": count, "synthetic": synthetic}
+    with database.connect(readonly=True) as connection, connection.cursor() as cursor:
+        cursor.execute(EXAMPLES, values)
+        names = tuple(ExamplePhoto.__dataclass_fields__)
+        return [ExamplePhoto(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
