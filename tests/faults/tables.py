@@ -8,7 +8,7 @@ from refund.settings import DatabaseAccess
 from refund.store.database import Database
 
 _LEFT_OUT = {  # clocks, durations and numbers that gaps may be in
-    "run": {"stage_seconds", "started_at", "published_at", "finished_at", "number", "listed"},
+    "run": {"stage_seconds", "stage_metrics", "started_at", "published_at", "finished_at", "number", "listed"},
     "decision": {"decided_at"},
     "drift": {"computed_at"},
     "report": {"created_at", "body"},
