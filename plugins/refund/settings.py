@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,11 @@ from typing import Any, Self
 
 from refund.errors import SettingsError
 from refund.records import ImageLimits
+
+ALERT_CHANNELS = ("smtp", "slack", "apprise")
+SEVERITIES = ("info", "warning", "critical")  # from the least
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_ADDRESS = re.compile(r"[^\s,;<>@\x00-\x1f]+@[^\s,;<>@\x00-\x1f]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +95,37 @@ class Settings:
     drift_reference_nights: int = field(
         default=28, metadata={"help": "Nights that drift is measured against.", "min": 1}
     )
+    drift_alpha: float = field(
+        default=0.01,
+        metadata={
+            "help": "False drift alarms per night without drift, over all measures together.",
+            "min": 0.001,
+            "max": 0.5,
+        },
+    )
     drift_distance_floor: float = field(
-        default=0.1, metadata={"help": "Jensen-Shannon distance below which a change is never called drift.", "min": 0}
+        default=0.1,
+        metadata={
+            "help": "Jensen-Shannon distance of the category shares up to which it is never drift.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    drift_move_floor: float = field(
+        default=0.03,
+        metadata={"help": "Move of one category's share up to which it is never drift.", "min": 0, "max": 1},
+    )
+    drift_volume_floor: float = field(
+        default=0.3,
+        metadata={"help": "Loss of photos, as a ratio, up to which it is never drift.", "min": 0, "max": 1},
+    )
+    drift_rejection_floor: float = field(
+        default=0.02,
+        metadata={"help": "Change of the share rejected up to which it is never drift.", "min": 0, "max": 1},
     )
     drift_min_photos: int = field(
-        default=100, metadata={"help": "Fewer classified photos: insufficient_data.", "min": 1}
+        default=100,
+        metadata={"help": "Fewer photos tonight or in the whole window: insufficient_data.", "min": 1},
     )
     report_dir: str | None = field(
         default=None, metadata={"help": "A folder that gets a copy of every report beside the one in S3."}
@@ -114,6 +146,42 @@ class Settings:
     quality_min_accuracy: float = field(
         default=0.8, metadata={"help": "Accuracy whose lower bound below this raises an alert.", "min": 0, "max": 1}
     )
+    alert_channels: str | None = field(
+        default=None, metadata={"help": "Where alerts are sent: of smtp, slack and apprise, by commas."}
+    )
+    alert_email_to: str | None = field(
+        default=None, metadata={"help": "Who gets the mails, by commas; needed by the channel smtp."}
+    )
+    alert_email_from: str | None = field(
+        default=None, metadata={"help": "Sender of the mails; needed by the channel smtp."}
+    )
+    alert_min_severity: str = field(
+        default="warning", metadata={"help": "Alerts below this are rows only: info, warning or critical."}
+    )
+    alert_cooldown_hours: float = field(
+        default=20.0,
+        metadata={"help": "A rule is not sent again through a channel within this, unless it got worse.", "min": 0},
+    )
+    alert_timeout_s: float = field(
+        default=10.0, metadata={"help": "How long a channel may take to answer, in seconds.", "min": 1, "max": 60}
+    )
+    alert_rejected_share: float = field(
+        default=0.2,
+        metadata={
+            "help": "Rejected share above which a night without a reference raises an alert.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    alert_no_photos: str = field(
+        default="mon, tue, wed, thu, fri, sat, sun",
+        metadata={"help": "Weekdays of run dates on which a night without photos raises an alert, by commas."},
+    )
+    heartbeat_url: str | None = field(
+        default=None,
+        repr=False,  # whoever knows it can call the night alive
+        metadata={"help": "http(s) address that refund check calls when the night is there."},
+    )
 
     def __post_init__(self) -> None:
         try:
@@ -127,6 +195,39 @@ class Settings:
                 wanted = f"{low} or more" if high is None else f"from {low} to {high}"
                 msg = f"setting {spec.name} (REFUND_{spec.name.upper()}) must be {wanted}, got {value}"
                 raise SettingsError(msg)
+        self._check_alerts()
+
+    def _check_alerts(self) -> None:
+        _words("alert_channels", self.alert_channels or "", known=ALERT_CHANNELS)
+        _words("alert_no_photos", self.alert_no_photos, known=WEEKDAYS)
+        if self.alert_min_severity not in SEVERITIES:
+            msg = (
+                f"setting alert_min_severity (REFUND_ALERT_MIN_SEVERITY) must be one of {', '.join(SEVERITIES)}, "
+                f"got {self.alert_min_severity!r}"
+            )
+            raise SettingsError(msg)
+        if "smtp" in self.channels:
+            for name in ("alert_email_to", "alert_email_from"):
+                given = getattr(self, name) or ""
+                addresses = [word.strip() for word in given.split(",")]
+                if not all(_ADDRESS.fullmatch(address) for address in addresses):
+                    msg = (
+                        f"setting {name} (REFUND_{name.upper()}) must hold mail addresses such as night@example.com, "
+                        f"as alert_channels has smtp; got {given!r}"
+                    )
+                    raise SettingsError(msg)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """``alert_channels``, one by one."""
+        return _words("alert_channels", self.alert_channels or "", known=ALERT_CHANNELS)
+
+    @property
+    def delivery_weekdays(self) -> frozenset[int]:
+        """``alert_no_photos`` as `datetime.date.weekday` counts: Monday is 0."""
+        return frozenset(
+            WEEKDAYS.index(word) for word in _words("alert_no_photos", self.alert_no_photos, known=WEEKDAYS)
+        )
 
     @property
     def limits(self) -> ImageLimits:
@@ -172,6 +273,21 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         msg = f"{path} is not valid TOML: {exc}"
         raise SettingsError(msg) from exc
+
+
+def _words(name: str, text: str, *, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of a comma-separated setting, each once.
+
+    Raises:
+        SettingsError: one of them is not known.
+    """
+    words = tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip().lower())))
+    if unknown := [word for word in words if word not in known]:
+        msg = (
+            f"setting {name} (REFUND_{name.upper()}) has {unknown[0]!r}; expected any of {', '.join(known)}, by commas"
+        )
+        raise SettingsError(msg)
+    return words
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:

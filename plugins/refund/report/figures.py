@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Self
 
-from refund.monitor.drift import CategoryMove, DriftResult, DriftStatus
+from refund.monitor.drift import DriftResult
 from refund.records import OutcomeCounts, Reconciliation
 from refund.report.labels import visible
 
@@ -197,14 +197,7 @@ class ReportFigures:
                 "stage_seconds": tuple(StageSeconds(**row) for row in body["stage_seconds"]),
                 "reconciliation": Reconciliation(**body["reconciliation"]),
                 "drift": tuple(
-                    DriftResult(
-                        **result
-                        | {
-                            "status": DriftStatus(result["status"]),
-                            "folded": tuple(result["folded"]),
-                            "moves": tuple(CategoryMove(**move) for move in result["moves"]),
-                        }
-                    )
+                    DriftResult.from_dict(result)
                     for result in (drift if isinstance(drift, list) else [drift])  # one record in reports of 0.1
                 ),
                 "notes": tuple(body["notes"]),
