@@ -38,6 +38,7 @@ class Photo:
     reasons: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     refund_id: str | None = None
+    declared: str | None = None
     model: str | None = None  # None: the night's
 
     @property
@@ -55,7 +56,7 @@ def manifest(*photos: Photo) -> pa.Table:
             "etag": photo.etag,
             "size_bytes": 1000,
             "refund_id": photo.refund_id,
-            "declared_category": None,
+            "declared_category": photo.declared,
         }
         for photo in photos
     ]

@@ -8,19 +8,30 @@ from typing import TYPE_CHECKING, Any
 from refund.errors import FatalRunError
 from refund.keys import UNDATED
 from refund.records import Reconciliation
-from refund.store.records import CategoryFigures, EvaluationFigures, NightFigures, RejectionExample
+from refund.store.night_refunds import REFUNDS, refund_figures
+from refund.store.records import (
+    CategoryFigures,
+    EarlierNight,
+    EvaluationFigures,
+    NightFigures,
+    OpenAlert,
+    RejectionExample,
+)
 
 if TYPE_CHECKING:
     from refund.store.database import Database
 
+EARLIER_NIGHT_COUNT = 28  # whose shares the report draws beside tonight's
+
 # Every figure of "the night" counts what stands of all runs with its run date, of the newest version of each photo (an
-# overwritten one keeps its outcome and decision); figures of "the run" count one run.
+# overwritten one keeps its outcome and decision); figures of "the run" count one run. A made-up run of the demo counts
+# made-up runs alone, and any other run none of them.
 CATEGORIES = """
 SELECT d.category, count(*), count(*) FILTER (WHERE d.kind = 'auto'), count(*) FILTER (WHERE d.kind = 'review'),
        avg(d.score)
 FROM refund.decision d
 JOIN refund.run r USING (run_id)
-WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND NOT EXISTS (
+WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND d.superseded_by IS NULL AND NOT EXISTS (
   SELECT FROM refund.photo p
   WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
 GROUP BY d.category ORDER BY count(*) DESC, d.category
@@ -29,7 +40,7 @@ GROUP BY d.category ORDER BY count(*) DESC, d.category
 MODEL_CATEGORIES = """
 SELECT model, jsonb_object_agg(category, photos) FROM (
   SELECT d.model, d.category, count(*) AS photos FROM refund.decision d JOIN refund.run r USING (run_id)
-  WHERE r.run_date = %(run_date)s AND d.superseded_by IS NULL AND NOT EXISTS (
+  WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND d.superseded_by IS NULL AND NOT EXISTS (
     SELECT FROM refund.photo p
     WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
   GROUP BY d.model, d.category) counted
@@ -38,7 +49,7 @@ GROUP BY model
 
 AUDITS = """
 SELECT count(*) FROM refund.decision d JOIN refund.run r USING (run_id)
-WHERE r.run_date = %(run_date)s AND d.audit AND d.superseded_by IS NULL AND NOT EXISTS (
+WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND d.audit AND d.superseded_by IS NULL AND NOT EXISTS (
   SELECT FROM refund.photo p
   WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
 """
@@ -46,7 +57,8 @@ WHERE r.run_date = %(run_date)s AND d.audit AND d.superseded_by IS NULL AND NOT 
 NIGHT_REJECTIONS = """
 SELECT o.reason, count(*) FROM refund.run_photo o JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
-WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
+WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s
+  AND o.outcome = 'rejected' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
 GROUP BY o.reason ORDER BY count(*) DESC, o.reason
 """
 
@@ -57,7 +69,8 @@ SELECT reason, key, detail FROM (
          row_number() OVER (PARTITION BY o.reason ORDER BY p.key) AS place
   FROM refund.run_photo o JOIN refund.run r USING (run_id)
   JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
-  WHERE r.run_date = %(run_date)s AND o.outcome = 'rejected' AND o.superseded_by IS NULL
+  WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s
+  AND o.outcome = 'rejected' AND o.superseded_by IS NULL
     AND p.superseded_by IS NULL) ranked
 ORDER BY place, reason, key LIMIT %(examples)s
 """
@@ -66,16 +79,21 @@ QUALITY_LABELS = """
 SELECT label, count(*) FROM refund.run_photo o JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
 CROSS JOIN unnest(p.quality_labels) AS label
-WHERE r.run_date = %(run_date)s AND o.outcome = 'classified' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
+WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s
+  AND o.outcome = 'classified' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
 GROUP BY label ORDER BY count(*) DESC, label
 """
 
-REVIEW_QUEUE = "SELECT count(*) FROM reporting.review_queue"
+REVIEW_QUEUE = """
+SELECT count(*) FROM reporting.photos
+WHERE decision = 'review' AND reviewed_at IS NULL AND synthetic = %(synthetic)s
+"""
 
 NIGHT_SIZE = """
 SELECT COALESCE(sum(p.size_bytes), 0)::bigint FROM refund.run_photo o JOIN refund.run r USING (run_id)
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
-WHERE r.run_date = %(run_date)s AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
+WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s
+  AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL AND p.superseded_by IS NULL
 """
 
 LATE_PHOTOS = """
@@ -88,13 +106,35 @@ SELECT manifest, outcomes, classified, rejected, unchanged, decisions, adds_up, 
 FROM reporting.reconciliation WHERE run_id = %(run_id)s
 """
 
-RUN = "SELECT run_date, stage_seconds, taxonomy_version FROM refund.run WHERE run_id = %(run_id)s"
+RUN = """
+SELECT run_date, synthetic, stage_seconds, stage_metrics, taxonomy_version FROM refund.run WHERE run_id = %(run_id)s
+"""
 
 LAST_EVALUATIONS = """
 SELECT DISTINCT ON (model) model, set_name, classified, (figures #>> '{accuracy,value}')::double precision,
        (figures #>> '{accuracy,low}')::double precision, (figures #>> '{accuracy,high}')::double precision
 FROM refund.evaluation WHERE model = ANY (%(models)s::text[]) AND taxonomy_version = %(taxonomy_version)s
 ORDER BY model, evaluation_id DESC
+"""
+
+
+# What was decided of other nights is read from their reports: to count it again would take as long as those nights have
+# photos.
+EARLIER_NIGHTS = """
+SELECT run_date, photos, auto_share, rejected_share FROM (
+  SELECT DISTINCT ON (p.run_date) p.run_date, (p.body ->> 'night_photos')::integer AS photos,
+         (p.body ->> 'auto_share')::double precision AS auto_share,
+         (p.body ->> 'rejected_share')::double precision AS rejected_share
+  FROM refund.report p JOIN refund.run r USING (run_id)
+  WHERE p.run_date < %(run_date)s AND r.synthetic = %(synthetic)s
+  ORDER BY p.run_date DESC, r.published_at DESC LIMIT %(earlier_nights)s) newest
+ORDER BY run_date
+"""
+
+OPEN_ALERTS = """
+SELECT rule, severity, message, seen_count FROM refund.alert
+WHERE run_date = %(run_date)s AND synthetic = %(synthetic)s AND acknowledged_at IS NULL
+ORDER BY array_position(ARRAY['critical', 'warning', 'info'], severity), alert_id LIMIT %(examples)s
 """
 
 
@@ -112,13 +152,18 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             found: Sequence[tuple[Any, ...]] = cursor.fetchall()
             return found
 
-        values: dict[str, Any] = {"run_id": run_id, "examples": examples, "undated": UNDATED}
+        values: dict[str, Any] = {
+            "run_id": run_id,
+            "examples": examples,
+            "undated": UNDATED,
+            "earlier_nights": EARLIER_NIGHT_COUNT,
+        }
         run = rows(RUN)
         if not run:
             msg = f"run {run_id!r} has no row in refund.run; expected a run that began. See reporting.runs"
             raise FatalRunError(msg)
-        run_date, stage_seconds, taxonomy_version = run[0]
-        values["run_date"] = run_date
+        run_date, synthetic, stage_seconds, stage_metrics, taxonomy_version = run[0]
+        values |= {"run_date": run_date, "synthetic": synthetic}
         model_categories = dict(rows(MODEL_CATEGORIES))
         values |= {"models": list(model_categories), "taxonomy_version": taxonomy_version}
         reconciliation = rows(RECONCILIATION)
@@ -153,4 +198,14 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             if (row := next(iter(reconciliation), None))
             else None,
             stage_seconds=stage_seconds,
+            stage_metrics=stage_metrics,
+            refunds=refund_figures(rows(REFUNDS)[0]),
+            earlier=tuple(
+                EarlierNight(run_date=day, photos=photos, auto_share=auto_share, rejected_share=rejected_share)
+                for day, photos, auto_share, rejected_share in rows(EARLIER_NIGHTS)
+            ),
+            open_alerts=tuple(
+                OpenAlert(rule=rule, severity=severity, message=message, seen_count=seen_count)
+                for rule, severity, message, seen_count in rows(OPEN_ALERTS)
+            ),
         )

@@ -108,6 +108,60 @@ class EvaluationFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DepartmentFigures:
+    """The night's refunds of one department, each counted where most of its photos belong."""
+
+    department: str | None  # None: refunds none of whose photos could be used
+    refunds: int
+    photos: int
+    auto: int  # refunds all of whose photos were sorted by the machine alone
+    contradicting: int  # refunds whose photos disagree with one another or with what was declared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContradictingRefund:
+    """A refund whose photos belong to several categories, or to another than was declared; texts are hostile."""
+
+    refund_id: str
+    photos: int
+    categories: dict[str, int]  # photos by final category, of those that could be used
+    declared: str | None
+    disagree: bool  # its photos with one another
+    undeclared: bool  # a photo with what was declared
+    keys: tuple[str, ...]  # of some photos
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFigures:
+    """The night's refunds: as ``reporting.refunds`` sums them up, but of this night's photos alone."""
+
+    disagree: int  # refunds whose photos belong to several categories
+    undeclared: int  # refunds with a photo of another category than was declared
+    departments: tuple[DepartmentFigures, ...]  # most refunds first
+    examples: tuple[ContradictingRefund, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierNight:
+    """What the report of an earlier night said; shares are ratios of its photos, 0 to 1, None without photos."""
+
+    run_date: date
+    photos: int
+    auto_share: float | None
+    rejected_share: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAlert:
+    """An alert of the night that nobody has acknowledged."""
+
+    rule: str
+    severity: str  # info, warning or critical
+    message: str
+    seen_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NightFigures:
     """What the database counts for one run and its night; outcome counts are in the run's row itself."""
 
@@ -124,6 +178,10 @@ class NightFigures:
     evaluations: dict[str, EvaluationFigures]  # of these models, where evaluated under the run's taxonomy
     reconciliation: Reconciliation | None  # None before the run is published
     stage_seconds: dict[str, float]
+    stage_metrics: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stage; empty for earlier releases
+    refunds: RefundFigures | None = None
+    earlier: tuple[EarlierNight, ...] = ()  # nights before that have a report, oldest first
+    open_alerts: tuple[OpenAlert, ...] = ()  # of the night, gravest first
 
     @property
     def model_counts(self) -> dict[str, int]:

@@ -81,8 +81,9 @@ WHERE p.photo_date = ANY (%(photo_dates)s::date[]) AND p.superseded_by IS NULL A
 """
 
 SAVE_REPORT = """
-INSERT INTO refund.report (run_id, run_date, body, html_uri, csv_uri, created_at)
-VALUES (%(run_id)s, %(run_date)s, %(body)s, %(html_uri)s, %(csv_uri)s, %(at)s)
+INSERT INTO refund.report (run_id, run_date, body, html_uri, csv_uri, synthetic, created_at)
+VALUES (%(run_id)s, %(run_date)s, %(body)s, %(html_uri)s, %(csv_uri)s,
+  (SELECT synthetic FROM refund.run WHERE run_id = %(run_id)s), %(at)s)
 ON CONFLICT (run_id) DO UPDATE SET run_date = EXCLUDED.run_date, body = EXCLUDED.body, html_uri = EXCLUDED.html_uri,
   csv_uri = EXCLUDED.csv_uri, created_at = EXCLUDED.created_at
 """
@@ -91,7 +92,7 @@ GET_REPORT = """
 SELECT p.run_id, p.run_date, p.body, p.html_uri, p.csv_uri, p.created_at FROM refund.report p
 JOIN refund.run r USING (run_id)
 WHERE (%(run_id)s::text IS NULL OR p.run_id = %(run_id)s) AND (%(run_date)s::date IS NULL OR p.run_date = %(run_date)s)
-ORDER BY p.run_date DESC, r.published_at DESC LIMIT 1
+ORDER BY r.synthetic, p.run_date DESC, r.published_at DESC LIMIT 1
 """
 
 # Faults of a query that the driver files under those of the connection: object not in prerequisite state (to write into
@@ -239,7 +240,10 @@ class Repository:
         self._change(SAVE_REPORT, {**values, "html_uri": html_uri, "csv_uri": csv_uri, "at": at})
 
     def get_report(self, *, run_id: str | None = None, run_date: date | None = None) -> ReportRow | None:
-        """The report of a run, or the newest of a night; with neither, the newest of all."""
+        """The report of a run, or the newest of a night; with neither, the newest of all.
+
+        Of a night that is also in the demo, and of all nights, a real one comes before any that is made up.
+        """
         row = self._one(GET_REPORT, {"run_id": run_id, "run_date": run_date})
         if row is None:
             return None
