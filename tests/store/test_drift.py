@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from refund.monitor.drift import compare_shares
 from refund.store.database import Database
-from refund.store.drift import get_drift, reference_nights, save_drift
+from refund.store.drift import CANDIDATES, REJECTED, SORTED, get_drift, reference_nights, save_drift
 from refund.store.repository import Repository
 from tests.conftest import Roles
 from tests.store.factories import DAY, MODEL, NOON, OTHER_MODEL, Photo, begin, night, rows
@@ -115,3 +117,111 @@ def test_a_night_by_two_models_counts_for_each_with_its_own_photos(roles: Roles,
     night(roles.app, "r2", B, unchanged=(A,), run_date=yesterday)  # decided anew
     assert window(repository, DAY, OTHER_MODEL, 28) == []
     assert window(repository, DAY, MODEL, 28) == [{"shoes": 1, "bags": 1}]
+
+
+def test_a_reference_night_has_what_was_rejected_by_all_its_runs(roles: Roles, repository: Repository) -> None:
+    yesterday = DAY - timedelta(days=1)
+    night(roles.app, "r1", A, BAD, run_date=yesterday)
+    night(roles.app, "r2", replace(BAD, key="incoming/x.jpg"), unchanged=(A, BAD), run_date=yesterday)
+    night(roles.app, "r3", replace(BAD, etag="e2", reason="corrupt"), unchanged=(A,), run_date=yesterday)  # overwritten
+    other = replace(BAD, key="incoming/y.jpg")
+    night(roles.app, "r4", other, run_date=yesterday, model=OTHER_MODEL, taxonomy_version="t2")
+    (found,) = reference_nights(repository.database, run_date=DAY, model=MODEL, count=28, taxonomy_version="t1")
+    assert (found.run_date, dict(found.categories), found.rejected) == (yesterday, {"shoes": 1}, 3)
+    assert repository.night_figures("r1").night_rejections == {
+        "corrupt": 1,
+        "truncated": 2,
+    }  # as tonight counts
+
+
+def test_a_night_whose_photos_were_all_rejected_is_one_of_the_model_it_began_with(
+    roles: Roles, repository: Repository
+) -> None:
+    first, second = DAY - timedelta(days=2), DAY - timedelta(days=1)
+    night(roles.app, "r1", BAD, run_date=first)
+    night(roles.app, "r2", replace(BAD, key="incoming/x.jpg"), run_date=second)
+    night(roles.app, "r3", A, unchanged=(BAD,), run_date=second, model=OTHER_MODEL)  # this one was sorted after all
+    found = reference_nights(repository.database, run_date=DAY, model=MODEL, count=28)
+    assert [(counts.run_date, dict(counts.categories), counts.rejected) for counts in found] == [(first, {}, 1)]
+    (found_other,) = reference_nights(repository.database, run_date=DAY, model=OTHER_MODEL, count=28)
+    assert (found_other.run_date, found_other.classified, found_other.rejected) == (second, 1, 1)
+
+
+def test_a_night_that_a_later_one_decided_anew_gives_its_place_to_an_older_one(
+    roles: Roles, repository: Repository
+) -> None:
+    for back in (4, 3, 2):
+        photo = Photo(key=f"incoming/{back}.jpg")
+        bad = replace(BAD, key=f"incoming/bad{back}.jpg")
+        night(roles.app, f"r{9 - back}", photo, bad, run_date=DAY - timedelta(days=back))
+    anew = tuple(Photo(key=f"incoming/{back}.jpg", model=OTHER_MODEL) for back in (3, 2))
+    night(roles.app, "s1", *anew, run_date=DAY - timedelta(days=1), model=OTHER_MODEL)
+    found = reference_nights(repository.database, run_date=DAY, model=MODEL, count=1)
+    assert [(counts.run_date, counts.classified, counts.rejected) for counts in found] == [
+        (DAY - timedelta(days=4), 1, 1)
+    ]
+
+
+def test_made_up_nights_are_compared_with_made_up_ones(roles: Roles, repository: Repository) -> None:
+    yesterday = DAY - timedelta(days=1)
+    night(roles.app, "r1", A, run_date=yesterday)
+    night(roles.app, "x1", B, replace(BAD, key="incoming/x.jpg"), run_date=yesterday)
+    rows(roles.owner, "UPDATE refund.run SET synthetic = true WHERE run_id = 'x1' RETURNING 1")
+    for synthetic, expected in ((False, ({"shoes": 1}, 0)), (True, ({"bags": 1}, 1))):
+        (found,) = reference_nights(repository.database, run_date=DAY, model=MODEL, count=28, synthetic=synthetic)
+        assert (dict(found.categories), found.rejected) == expected
+
+
+LOAD = """
+SELECT refund.ensure_partitions(%(last)s::date - %(nights)s::integer, %(last)s::date);
+SET LOCAL session_replication_role = replica;  -- no foreign keys: decisions and outcomes alone
+INSERT INTO refund.run (run_id, run_date, state, model, models, taxonomy_version, code_version, params, photos,
+  classified, rejected, unchanged, started_at, published_at)
+SELECT 'n' || back, %(last)s::date - back, 'published', %(model)s, ARRAY[%(model)s], 't1', '0', '{}', 60, 50, 10, 0,
+       now(), now()
+FROM generate_series(1, %(nights)s) AS back ON CONFLICT DO NOTHING;
+INSERT INTO refund.decision (photo_date, photo_id, run_id, category, score, kind, reasons, category_scores, model,
+  taxonomy_version, threshold, decided_at)
+SELECT %(last)s::date - back, gen_random_uuid(), 'n' || back, 'c' || n %% 7, 0.9, 'auto', '{}', '{}', %(model)s, 't1',
+       0.5, now()
+FROM generate_series(1, %(nights)s) AS back, generate_series(1, 20) AS n;
+INSERT INTO refund.run_photo (photo_date, photo_id, run_id, outcome, reason)
+SELECT %(last)s::date - back, gen_random_uuid(), 'n' || back, 'rejected', 'corrupt'
+FROM generate_series(1, %(nights)s) AS back, generate_series(1, 10) AS n;
+"""
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "Scan" in plan["Node Type"]:
+        yield plan
+    for child in plan.get("Plans", ()):
+        yield from scans(child)
+
+
+def rows_read(roles: Roles, statement: str, values: dict[str, Any]) -> int:
+    """Rows that the scans of a statement looked at."""
+    with Database(roles.admin).connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
+        (plans,) = cursor.fetchone() or ()
+    found = json.loads(plans) if isinstance(plans, str) else plans
+    return sum(
+        int((scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)) * scan["Actual Loops"])
+        for scan in scans(found[0]["Plan"])
+    )
+
+
+def test_the_window_costs_the_same_however_long_the_history(roles: Roles, repository: Repository) -> None:
+    """Rows that are looked at, not seconds: of more than a year of nights those of the window and little more."""
+    values = {"last": DAY, "model": MODEL, "nights": 400}
+    with Database(roles.admin).connect() as connection, connection.cursor() as cursor:
+        cursor.execute(LOAD, values)
+    with Database(roles.admin).connect() as connection, connection.cursor() as cursor:
+        cursor.execute("ANALYZE refund.run, refund.decision, refund.run_photo")
+    found = reference_nights(repository.database, run_date=DAY, model=MODEL, count=14, taxonomy_version="t1")
+    assert [(counts.classified, counts.rejected) for counts in found] == [(20, 10)] * 14
+    bound = {"before": DAY, "taxonomy_version": "t1", "synthetic": False, "nights": 14, "model": MODEL}
+    bound["runs"] = [f"n{back}" for back in range(1, 15)]
+    assert rows_read(roles, CANDIDATES, bound) <= 20  # of 400
+    # two months of partitions may be read whole where they are as small as here
+    assert rows_read(roles, SORTED, bound) <= 62 * 20  # of 8,000
+    assert rows_read(roles, REJECTED, bound) <= 2 * 62 * 10  # of 4,000

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def measure_drift(row: RunRow, night: NightFigures, services: Services) -> tuple[DriftResult, ...]:
-    """Compare category shares of the night with those of the nights before it.
+    """Compare the night with the nights before it, by every measure of `refund.monitor.drift.judge_night`.
 
     Only like with like: where two models sorted the night, the photos of the one that sorted most of them, and in
-    either case only what that same model and the same taxonomy sorted on earlier nights.
+    either case only what that same model and the same taxonomy sorted on earlier nights. Rejections have no model: all
+    of the night's are compared with all of theirs. Made-up nights are compared with made-up ones, real with real.
     """
     from refund.monitor.drift import DriftLimits, NightCounts, judge_night
     from refund.store.drift import reference_nights
@@ -33,6 +34,14 @@ def measure_drift(row: RunRow, night: NightFigures, services: Services) -> tuple
         model=model,
         count=settings.drift_reference_nights,
         taxonomy_version=row.taxonomy_version,
+        synthetic=row.synthetic,
     )
-    limits = DriftLimits(distance_floor=settings.drift_distance_floor, min_photos=settings.drift_min_photos)
+    limits = DriftLimits(
+        alpha=settings.drift_alpha,
+        distance_floor=settings.drift_distance_floor,
+        move_floor=settings.drift_move_floor,
+        volume_floor=settings.drift_volume_floor,
+        rejection_floor=settings.drift_rejection_floor,
+        min_photos=settings.drift_min_photos,
+    )
     return judge_night(tonight, window, limits=limits)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refund.monitor.drift import NightCounts
 from refund.store.records import DriftRow
@@ -13,24 +15,35 @@ if TYPE_CHECKING:
     from refund.monitor.drift import DriftResult
     from refund.store.database import Database
 
-# The dates first, then their runs' decisions by index: the time it takes must not grow with the history. A decision has
-# the taxonomy version of its run, but its own model: run.models names all of a run's, so other runs are not read.
-REFERENCE_SHARES = """
-WITH alike AS (
-  SELECT run_id, run_date FROM refund.run r
-  WHERE run_date < %(run_date)s AND state = 'published' AND NOT synthetic AND %(model)s = ANY (models)
-    AND (%(taxonomy_version)s::text IS NULL OR taxonomy_version = %(taxonomy_version)s)
-    AND EXISTS (
-      SELECT FROM refund.decision d WHERE d.run_id = r.run_id AND d.superseded_by IS NULL AND d.model = %(model)s)
-), nights AS (SELECT DISTINCT run_date FROM alike ORDER BY run_date DESC LIMIT %(nights)s)
-SELECT run_date, jsonb_object_agg(category, photos) FROM (
-  SELECT run_date, d.category, count(*) AS photos
-  FROM nights JOIN alike USING (run_date) JOIN refund.decision d USING (run_id)
-  WHERE d.superseded_by IS NULL AND d.model = %(model)s AND NOT EXISTS (
+# Newest dates first by the index of run dates, and no further back than wanted. A night counts for a model where one of
+# its runs sorted photos with it under this taxonomy; where no run sorted any, because all were rejected, it counts for
+# the model that its run began with. run.models names all of a run's models, so no decision is read here.
+CANDIDATES = """
+SELECT run_date, array_agg(run_id), array_agg(run_id) FILTER (WHERE {alike}), bool_and(cardinality(models) = 0)
+FROM refund.run
+WHERE run_date < %(before)s AND state = 'published' AND synthetic = %(synthetic)s
+GROUP BY run_date
+HAVING bool_or({alike} AND %(model)s = ANY (models))
+    OR (bool_and(cardinality(models) = 0) AND bool_or({alike} AND model = %(model)s AND rejected > 0))
+ORDER BY run_date DESC LIMIT %(nights)s
+""".format(alike="(%(taxonomy_version)s::text IS NULL OR taxonomy_version = %(taxonomy_version)s)")
+
+# Of these runs alone, by the indexes of run ids. The newest version of each photo, and what stands of it.
+SORTED = """
+SELECT d.run_id, jsonb_object_agg(d.category, d.photos) FROM (
+  SELECT d.run_id, d.category, count(*) AS photos FROM refund.decision d
+  WHERE d.run_id = ANY (%(runs)s::text[]) AND d.superseded_by IS NULL AND d.model = %(model)s AND NOT EXISTS (
     SELECT FROM refund.photo p
     WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
-  GROUP BY run_date, d.category) counted
-GROUP BY run_date ORDER BY run_date
+  GROUP BY d.run_id, d.category) d
+GROUP BY d.run_id
+"""
+REJECTED = """
+SELECT o.run_id, count(*) FROM refund.run_photo o
+WHERE o.run_id = ANY (%(runs)s::text[]) AND o.outcome = 'rejected' AND o.superseded_by IS NULL AND NOT EXISTS (
+  SELECT FROM refund.photo p
+  WHERE p.photo_date = o.photo_date AND p.photo_id = o.photo_id AND p.superseded_by IS NOT NULL)
+GROUP BY o.run_id
 """
 
 
@@ -55,17 +68,49 @@ FROM refund.drift WHERE run_id = %(run_id)s ORDER BY measure
 
 
 def reference_nights(
-    database: Database, *, run_date: date, model: str, count: int, taxonomy_version: str | None = None
+    database: Database,
+    *,
+    run_date: date,
+    model: str,
+    count: int,
+    taxonomy_version: str | None = None,
+    synthetic: bool = False,
 ) -> list[NightCounts]:
-    """The newest ``count`` nights before ``run_date`` with photos that this model classified, oldest first.
+    """The newest ``count`` nights before ``run_date`` that this model sorted under this taxonomy, oldest first.
 
-    Live decisions of this model only, also where it shared the night with another; with ``taxonomy_version`` only those
-    that it sorted; made-up nights are left out.
+    Categories are live decisions of this model only, also where it shared the night with another. A rejection has no
+    model: those of all runs of the night count. A night whose photos were all rejected is one of the model that it
+    began with, without categories; one without photos, or whose photos a later night decided anew, is none. Made-up
+    nights are compared with made-up ones, real with real. Without ``taxonomy_version`` any taxonomy is taken.
     """
+    found: list[NightCounts] = []
+    before = run_date
     with database.connect(readonly=True) as connection, connection.cursor() as cursor:
-        values = {"run_date": run_date, "model": model, "taxonomy_version": taxonomy_version, "nights": count}
-        cursor.execute(REFERENCE_SHARES, values)
-        return [NightCounts(run_date=day, categories=counts, rejected=0) for day, counts in cursor.fetchall()]
+        while len(found) < count:
+            wanted = count - len(found)
+            values = {"before": before, "model": model, "taxonomy_version": taxonomy_version, "synthetic": synthetic}
+            cursor.execute(CANDIDATES, {**values, "nights": wanted})
+            candidates = cursor.fetchall()
+            if candidates:
+                found += _counted(cursor, candidates, model=model)
+                before = candidates[-1][0]
+            if len(candidates) < wanted:
+                break
+    return sorted(found, key=lambda night: night.run_date)
+
+
+def _counted(cursor: Any, candidates: Sequence[tuple[Any, ...]], *, model: str) -> Iterator[NightCounts]:
+    cursor.execute(SORTED, {"runs": [run for _, _, alike, _ in candidates for run in alike], "model": model})
+    categories: dict[str, dict[str, int]] = dict(cursor.fetchall())
+    cursor.execute(REJECTED, {"runs": [run for _, runs, _, _ in candidates for run in runs]})
+    rejected: dict[str, int] = dict(cursor.fetchall())
+    for day, runs, alike, nothing_sorted in candidates:
+        shares: Counter[str] = Counter()
+        for run in alike:
+            shares.update(categories.get(run, {}))
+        refused = sum(rejected.get(run, 0) for run in runs)
+        if shares or (nothing_sorted and refused):
+            yield NightCounts(run_date=day, categories=dict(shares), rejected=refused)
 
 
 def save_drift(database: Database, run_id: str, run_date: date, result: DriftResult, *, at: datetime) -> None:
