@@ -83,6 +83,11 @@ def report_prefix(*, run_date: date, run_id: str) -> str:
     return f"reports/{run_date.isoformat()}/{path_safe(run_id)}/"
 
 
+def export_key(*, run_date: date) -> str:
+    """The file for the systems downstream: one per night, whichever run wrote it."""
+    return f"exports/{run_date.isoformat()}/decisions.parquet"
+
+
 def path_safe(text: str) -> str:
     """A path segment for any text: readable, at most 100 characters, distinct for distinct texts."""
     readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("._")[:80] or "_"

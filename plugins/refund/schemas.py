@@ -1,4 +1,4 @@
-"""The columns of the Parquet files that tasks hand each other; the one place that names their types.
+"""The columns of the Parquet files that tasks hand each other, and of the export; the one place that names their types.
 
 A run's staging folder holds ``plan.json``, ``unchanged.parquet`` (manifest columns) and per shard
 ``<n>/manifest.parquet``, ``<n>/pack/photos.parquet`` beside ``<n>/pack/pixels.npy``, and ``<n>/predictions.parquet``.
@@ -73,5 +73,39 @@ def predictions_schema() -> pa.Schema:
             pa.field("category_score", pa.float32(), nullable=False),
             pa.field("kind", pa.string(), nullable=False),  # auto | review
             pa.field("reasons", pa.list_(pa.string()), nullable=False),
+        ]
+    )
+
+
+DECISIONS_VERSION = "1"  # of the export below: columns are added at the end, never renamed, retyped or removed
+
+
+def decisions_schema() -> pa.Schema:
+    """One row per refund of a night, ``exports/<run date>/decisions.parquet``; docs/analysts.md explains them."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("refund_id", pa.string(), nullable=False),
+            pa.field("decision", pa.string(), nullable=False),  # auto | review | reviewed
+            pa.field("category", pa.string()),  # final: reviews count before the machine; null: all photos rejected
+            pa.field("needs_review", pa.bool_(), nullable=False),
+            pa.field("reasons", pa.list_(pa.string()), nullable=False),  # why review: of decisions and rejections
+            pa.field("photos", pa.int32(), nullable=False),
+            pa.field("classified", pa.int32(), nullable=False),
+            pa.field("rejected", pa.int32(), nullable=False),
+            pa.field("waiting", pa.int32(), nullable=False),  # photos in the review queue
+            pa.field("reviewed", pa.int32(), nullable=False),  # photos that a person has judged
+            pa.field("categories", pa.int32(), nullable=False),  # different final ones
+            pa.field("photos_agree", pa.bool_(), nullable=False),
+            pa.field("declared_category", pa.string()),
+            pa.field("matches_declared", pa.bool_()),
+            pa.field("min_score", pa.float32()),  # the least sure photo's category score, 0 to 1
+            pa.field("models", pa.list_(pa.string()), nullable=False),  # name@version
+            pa.field("taxonomy_versions", pa.list_(pa.string()), nullable=False),
+            pa.field("run_date", pa.date32(), nullable=False),  # the night of this file
+            pa.field("latest_run_date", pa.date32(), nullable=False),  # the latest that published one of its photos
+            pa.field("run_id", pa.string(), nullable=False),  # the night's latest run
+            pa.field("generated_at", pa.timestamp("us", tz="UTC"), nullable=False),
         ]
     )

@@ -44,6 +44,8 @@ def report(
         return
     typer.echo(printable(render_text(ReportFigures.from_dict(row.body))))
     console.print(f"Page   {row.html_uri}\nTable  {row.csv_uri}")
+    if row.export_uri:
+        console.print(f"Export {row.export_uri}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""After persist: measure drift and commit it, then write the morning report to Postgres and S3."""
+"""After persist: measure drift and commit it, then write the morning report to Postgres and S3, then the export."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from refund import keys
 from refund.errors import ReconciliationError
 from refund.night.drift_window import measure_drift
 from refund.night.services import NightRun, Services, Stopwatch
+from refund.night.export import export_decisions
 from refund.store.drift import save_drift
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     """Measure drift, then render page and table; run again, they are made again from what the tables say then.
 
     Returns:
-        The URIs of page and table, or an empty dict after a dry run, which publishes nothing to report.
+        The URIs of page, table and export (none for a made-up night), or an empty dict after a dry run, which publishes
+        nothing to report.
     """
     from refund.report.compose import report_figures
     from refund.report.csv_table import render_csv
@@ -63,6 +65,8 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
         raise ReconciliationError(msg)
     return uris
 
+    if exported := export_decisions(row, services):  # not before: nobody may act on a night that does not add up
+        uris["decisions"] = exported.uri
 
 def _copy_to(folder: Path, page: str, table: str) -> None:
     """Keep a copy on disk for people without S3; a full disk must not cost the night its report."""

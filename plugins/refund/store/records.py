@@ -53,6 +53,7 @@ class ReportRow:
     html_uri: str
     csv_uri: str
     created_at: datetime
+    export_uri: str | None = None  # one row per refund; None before it is written, and for earlier releases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

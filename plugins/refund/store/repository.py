@@ -89,8 +89,10 @@ ON CONFLICT (run_id) DO UPDATE SET run_date = EXCLUDED.run_date, body = EXCLUDED
 """
 
 GET_REPORT = """
-SELECT p.run_id, p.run_date, p.body, p.html_uri, p.csv_uri, p.created_at FROM refund.report p
+SELECT p.run_id, p.run_date, p.body, p.html_uri, p.csv_uri, p.created_at, p.export_uri FROM refund.report p
 JOIN refund.run r USING (run_id)
+SAVE_EXPORT_URI = "UPDATE refund.report SET export_uri = %(uri)s WHERE run_id = %(run_id)s"
+
 WHERE (%(run_id)s::text IS NULL OR p.run_id = %(run_id)s) AND (%(run_date)s::date IS NULL OR p.run_date = %(run_date)s)
 ORDER BY r.synthetic, p.run_date DESC, r.published_at DESC LIMIT 1
 """
@@ -246,6 +248,10 @@ class Repository:
         """
         row = self._one(GET_REPORT, {"run_id": run_id, "run_date": run_date})
         if row is None:
+    def save_export_uri(self, run_id: str, uri: str) -> None:
+        """Note beside the run's report where the night's export lies."""
+        self._change(SAVE_EXPORT_URI, {"run_id": run_id, "uri": uri})
+
             return None
         return ReportRow(**dict(zip(ReportRow.__dataclass_fields__, row, strict=True)))
 

@@ -103,14 +103,14 @@ class Staging:
         path = self._path(uri)
         beside = self._place.scratch(path)
         with ExitStack() as stack:
-            with _disk_errors(beside):
+            with disk_errors(beside):
                 if beside is not None:
                     beside.mkdir(parents=True, exist_ok=True, mode=0o700)
                     scratch = scratch_folder(beside, prefix=_TEMPORARY)
                 else:
                     scratch = scratch_folder(Path(tempfile.gettempdir()), prefix=_DOWNLOADED)
                 folder = stack.enter_context(scratch)
-            with _disk_errors(folder):
+            with disk_errors(folder):
                 yield folder
                 self._place.publish(folder, path)
 
@@ -137,7 +137,7 @@ class Staging:
     def write_file(self, uri: str, body: bytes) -> None:
         """Write one file; it replaces what was there."""
         path = self._path(uri)
-        with _disk_errors(self._place.scratch(path)):
+        with disk_errors(self._place.scratch(path)):
             self._place.write_file(path, body)
 
     def read_file(self, uri: str) -> bytes:
@@ -262,9 +262,9 @@ class _Bucket:
         listed = self.read_file(f"{path}/{_FILES}")
         sizes: dict[str, int] = json.loads(listed or b"{}")
         with ExitStack() as stack:
-            with _disk_errors(None):
+            with disk_errors(None):
                 folder = stack.enter_context(scratch_folder(Path(tempfile.gettempdir()), prefix=_DOWNLOADED))
-            with _disk_errors(folder):
+            with disk_errors(folder):
                 for file, size in sizes.items():
                     if names is None or file in names:
                         self._fetch(f"{self.prefix}{path}/{file}", folder / file, size)
@@ -327,7 +327,13 @@ def _existing(path: Path) -> Path:
 
 
 @contextmanager
-def _disk_errors(folder: Path | None) -> Iterator[None]:
+def disk_errors(folder: Path | None) -> Iterator[None]:
+    """Around writing to ``folder``, or to the system's temporary folder: a full or locked disk says what to do.
+
+    Raises:
+        DiskSpaceError: the disk is full.
+        SettingsError: this user may not write there.
+    """
     try:
         yield
     except OSError as exc:
