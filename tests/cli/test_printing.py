@@ -12,7 +12,7 @@ from refund.cli.airflow_api import TaskRow
 from refund.cli.app import console, printable, step
 from refund.cli.night import task_table
 from refund.cli.photos import _show
-from refund.cli.reports import result_table
+from refund.cli.query_result import QueryResult
 from refund.errors import SettingsError
 from refund.night.try_photos import TriedPhoto
 
@@ -28,7 +28,7 @@ def printed(renderable: object) -> str:
 
 @pytest.mark.parametrize("text", ODD)
 def test_a_query_shows_names_and_values_as_they_are(text: str) -> None:
-    lines = printed(result_table([text, "n"], [[text, None], ["x", 2]])).splitlines()
+    lines = printed(QueryResult(columns=[text, "n"], rows=[[text, None], ["x", 2]])).splitlines()
     assert [line.split() for line in lines] == [[text, "n"], [text], ["x", "2"]]
 
 

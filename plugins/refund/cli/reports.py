@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from refund.cli.access import command_services, role_access
 from refund.cli.app import AsJson, app, console, print_json, printable
 from refund.cli.exit_codes import EXIT_NO
+from refund.cli.query_result import QueryResult
 from refund.errors import SettingsError
 from refund.params import parse_run_date
 
@@ -65,19 +63,9 @@ def sql(
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows[:limit]])
         return
-    console.print(result_table(columns, rows[:limit]))
+    console.print(QueryResult(columns=columns, rows=rows[:limit]))
     if len(rows) > limit:
         console.print(f"… more than {limit} rows; raise --limit", style="dim")
-
-
-def result_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """The rows of a query; names and values are shown as they are, whatever brackets they hold."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(Text(printable(column)), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if value is None else printable(value)) for value in row))
-    return table
 
 
 @app.command()

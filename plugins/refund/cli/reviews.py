@@ -69,7 +69,7 @@ def queue(
     """
     from itertools import islice
 
-    from refund.cli.reports import result_table
+    from refund.cli.query_result import QueryResult
     from refund.lifecycle.reviews import queue_columns, waiting_reviews, write_queue
 
     with command_services() as services:
@@ -85,7 +85,7 @@ def queue(
     if not rows:
         console.print("No audit waits" if audit else "No photo waits for a person")
         return
-    console.print(result_table(queue_columns(audit=audit), rows[:shown]))
+    console.print(QueryResult(columns=queue_columns(audit=audit), rows=rows[:shown]))
     if len(rows) > shown:
         console.print(f"… more than {shown} rows; raise --limit or write them to a file: --csv FILE", style="dim")
 
