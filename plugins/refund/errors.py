@@ -119,6 +119,10 @@ class DatabaseNotMigratedError(ConfigurationError):
         )
 
 
+class PartitionError(ConfigurationError):
+    """A partition or table that somebody made by hand is where a month's partition should be."""
+
+
 class QueryError(ConfigurationError):
     """Postgres refused a query that a person typed."""
 

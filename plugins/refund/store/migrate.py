@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from refund.errors import AccessDeniedError, DatabaseNotMigratedError
 from refund.store.database import CONNECT_TIMEOUT_S, EXPECTED_VERSION, KEEPALIVE, Database, certificates, translate
+from refund.store.partitions import ensure_partitions_ahead
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -33,11 +34,13 @@ OWNS_DATABASE = "SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datn
 def migrate(access: DatabaseAccess) -> list[str]:
     """Apply the migrations that are missing, all in one transaction; return their names, oldest first.
 
-    ``access`` must be the database's owner. Two at once are safe: the second waits and finds nothing to do.
+    Then make the month partitions ahead, by the server's date, also where no migration was missing. ``access`` must be
+    the database's owner. Two at once are safe: the second waits and finds nothing to do.
 
     Raises:
         AccessDeniedError: the role does not own the database, or roles are missing that it may not create.
         DatabaseNotMigratedError: the database is newer than this code.
+        PartitionError: a partition that somebody made by hand is in the way of one; the migrations were applied.
         DatabaseUnavailableError: the server cannot be reached.
     """
     import psycopg2
@@ -61,6 +64,7 @@ def migrate(access: DatabaseAccess) -> list[str]:
         raise
     finally:
         engine.dispose()
+    ensure_partitions_ahead(Database(access))
     return applied
 
 

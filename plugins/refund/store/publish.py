@@ -17,6 +17,7 @@ from refund.errors import FatalRunError, ReconciliationError
 from refund.records import OutcomeCounts
 from refund.store import publish_sql as sql
 from refund.store.copy_text import copy_text
+from refund.store.partitions import ensure_partitions, try_partitions_ahead
 from refund.store.repository import ADD_NOTES, FINAL_REASONS
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 LOCK_KEY = 7_336_864  # pg_advisory_xact_lock: one publish at a time per database (`refund.store.migrate` has …863)
 LOCK_TIMEOUT = "10min"  # longer than any publish; then the task retries
-PARTITION_LOCK_TIMEOUT = "2min"  # while it waits, readers queue up behind it
 
 _MANIFEST_COLUMNS = (
     "photo_id", "photo_date", "bucket", "key", "etag", "size_bytes", "refund_id", "declared_category",
@@ -76,6 +76,7 @@ def publish(
         ReconciliationError: manifest, packs, predictions and ``expected`` do not count the same (the text lists the
             differences, with up to five keys each), or a table took another number of rows.
         FatalRunError: the run was never begun, or Postgres refuses a value.
+        PartitionError: a partition that somebody made by hand leaves no place for a month of the night.
         DatabaseUnavailableError: the connection broke or another publish did not end; nothing was written.
     """
     with database.connect() as connection, connection.cursor() as cursor:
@@ -94,7 +95,8 @@ def publish(
         cursor.execute(sql.PHOTO_DATES)
         dates = [row[0] for row in cursor.fetchall()]
         if not dry_run:
-            _ensure_partitions(database, dates)
+            # before this transaction's first look at the partitioned tables: the two would wait for each other for ever
+            ensure_partitions(database, dates)
         counts, overtaken = _reconcile(cursor, expected), 0
         if not dry_run:
             values = {
@@ -130,20 +132,16 @@ def publish(
                 "at": at,
             },
         )
+    if not dry_run:
+        _look_ahead(database, run_id, at.date())
     return counts
 
 
-def _ensure_partitions(database: Database, dates: Iterable[date]) -> None:
-    """Make the month partitions in a transaction of their own.
-
-    Making one locks its parent against every reader until commit; inside the publishing transaction analysts would
-    wait for the whole night to be written. For the same reason this comes before that transaction's first look at
-    the partitioned tables: the two would wait for each other for ever.
-    """
-    with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL lock_timeout = '{PARTITION_LOCK_TIMEOUT}'")
-        for day in sorted({day.replace(day=1) for day in dates}):
-            cursor.execute(sql.ENSURE_PARTITION, {"day": day})
+def _look_ahead(database: Database, run_id: str, today: date) -> None:
+    """Make the partitions of the months ahead; what hinders it is a note of the night, which is published."""
+    if (note := try_partitions_ahead(database, today=today)) is not None:
+        with database.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(ADD_NOTES, {"run_id": run_id, "notes": [note]})
 
 
 def _stage(cursor: Any, shards: Iterable[ShardTables], unchanged: pa.Table | None) -> None:

@@ -95,8 +95,6 @@ LEAVE_OVERTAKEN = (
 
 PHOTO_DATES = "SELECT photo_date FROM staged_manifest UNION SELECT photo_date FROM staged_unchanged"
 
-ENSURE_PARTITION = "SELECT refund.ensure_partitions(%(day)s, %(day)s)"
-
 # Known facts are kept; those that an earlier, failed look did not find out are filled in.
 INSERT_PHOTOS = """
 INSERT INTO refund.photo AS known (photo_date, photo_id, bucket, key, etag, size_bytes, refund_id, declared_category,
