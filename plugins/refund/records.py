@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from uuid import UUID
@@ -99,6 +99,8 @@ class PhotoFacts:
     sha256: str | None = None  # hex, of the body
     perceptual_hash: int | None = None  # 64 bits, as a signed integer so that it fits a Postgres bigint
     quality: Quality | None = None
+    # of the try that gave these facts; None where nothing was decoded. No fact of the photo: it differs every time
+    decode_ms: float | None = field(default=None, compare=False)
 
     @property
     def ok(self) -> bool:

@@ -114,7 +114,7 @@ def test_a_failing_thread_stops_the_shard_with_its_own_error(tmp_path: Path) -> 
         calls = 0
         lock = threading.Lock()
 
-        def predict(self, pixels: np.ndarray) -> np.ndarray:
+        def predict(self, pixels: np.ndarray, spent_s: np.ndarray | None = None) -> np.ndarray:
             with self.lock:
                 Failing.calls += 1
             msg = "out of luck"

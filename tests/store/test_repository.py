@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from refund.errors import DatabaseUnavailableError, FatalRunError, QueryError, ReasonCode
+from refund.monitor.stage_metrics import StageMetrics
 from refund.settings import DatabaseAccess
 from refund.store import repository as repository_module
 from refund.store.database import KEEPALIVE, Database
@@ -78,8 +79,8 @@ def test_notes_and_stage_seconds_are_kept_once(roles: Roles, repository: Reposit
     begin(roles.app, "r1")
     repository.add_notes("r1", ["b", "a", "b"])
     repository.add_notes("r1", ["a", "c"])
-    repository.set_stage_seconds("r1", {"fetch": 1.5, "classify": 2})
-    repository.set_stage_seconds("r1", {"classify": 3})
+    repository.set_stage_metrics("r1", {"fetch": StageMetrics(seconds=1.5), "classify": StageMetrics(seconds=2)})
+    repository.set_stage_metrics("r1", {"classify": StageMetrics(seconds=3)})
     repository.finish_run("r1", NOON)
     row = repository.require_run("r1")
     assert (row.notes, row.stage_seconds, row.finished_at) == (("b", "a", "c"), {"fetch": 1.5, "classify": 3}, NOON)

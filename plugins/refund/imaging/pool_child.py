@@ -96,6 +96,7 @@ def _serve(sock: socket.socket, bodies: mmap.mmap, pixels_fd: int, pixels_offset
         for ticket, slot, offset, length in take_tickets(inbox):
             # RLIMIT_CPU counts from the start of the process, so the limit moves with every photo.
             _set_limit(resource.RLIMIT_CPU, int(time.process_time() + config.timeout_s) + 1)
+            began_s = time.perf_counter()
             body = bodies[offset : offset + length]
             facts, pixels = examine_photo(slot, body, limits=config.limits, size=config.size)
             try:
@@ -105,7 +106,8 @@ def _serve(sock: socket.socket, bodies: mmap.mmap, pixels_fd: int, pixels_offset
                 fatal = f"pixels of slot {slot} could not be written to {config.pixels_path}: {exc.strerror}"
                 sock.sendall(answers + answer_frame(CONTROL_TICKET, {"fatal": fatal}))
                 return
-            answers += answer_frame(ticket, facts_payload(facts))
+            decode_ms = round((time.perf_counter() - began_s) * 1000, 3)
+            answers += answer_frame(ticket, facts_payload(facts) | {"decode_ms": decode_ms})
             answered += 1
             if answered % _ANSWERS_TOGETHER == 0 or time.monotonic() - sent_at > patience_s:
                 sock.sendall(answers)

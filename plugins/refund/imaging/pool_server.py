@@ -275,6 +275,7 @@ class _Server:
 
     def _bury(self, child: _Child) -> None:
         """Reap a child that failed, put another in its place, and send its photos again, each alone."""
+        spent_ms = round((time.monotonic() - child.began_at) * 1000, 3)
         status = self._end(child)
         self._children.remove(child)
         photos = list(child.photos)
@@ -284,7 +285,7 @@ class _Server:
                 msg = f"{_IDLE_DEATHS} decoding children died without a photo, the last {_death(status)}"
                 raise _PoolBrokenError(msg)
         if child.alone:
-            self._reject(photos.pop(0), self._verdict(child, status))
+            self._reject(photos.pop(0), self._verdict(child, status), decode_ms=spent_ms)
         for photo in photos:
             photo.failed = True
             self._alone.append(photo)
@@ -304,10 +305,10 @@ class _Server:
         detail = f"the decoder died twice over this photo, the last time {_death(status)}"
         return RejectedPhotoError(ReasonCode.DECODE_CRASHED, detail)
 
-    def _reject(self, photo: _Photo, error: RejectedPhotoError) -> None:
+    def _reject(self, photo: _Photo, error: RejectedPhotoError, *, decode_ms: float) -> None:
         body = self._bodies[photo.offset : photo.offset + photo.length]
         facts = rejected_facts(photo.slot, body, error)
-        self._outbox += answer_frame(photo.ticket, facts_payload(facts))
+        self._outbox += answer_frame(photo.ticket, facts_payload(facts) | {"decode_ms": decode_ms})
 
     def _end(self, child: _Child) -> int:
         with contextlib.suppress(KeyError, ValueError):

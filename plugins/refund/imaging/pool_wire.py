@@ -138,13 +138,14 @@ def _quality(values: dict[str, Any]) -> Quality:
 
 
 def _check(facts: PhotoFacts) -> None:
-    hashed = facts.perceptual_hash
+    hashed, spent_ms = facts.perceptual_hash, facts.decode_ms
     checks = {
         "detail": facts.detail is None or isinstance(facts.detail, str),
         "image_format": facts.image_format in (None, *SUPPORTED_FORMATS),
         "width_px": _is_side(facts.width_px),
         "height_px": _is_side(facts.height_px),
         "sha256": isinstance(facts.sha256, str) and len(facts.sha256) == 64,
+        "decode_ms": spent_ms is None or (isinstance(spent_ms, float) and 0.0 <= spent_ms < 1e9),
         "perceptual_hash": hashed is None or (type(hashed) is int and -(2**63) <= hashed < 2**63),
     }
     if facts.ok:

@@ -44,11 +44,14 @@ class Model:
         """The first runtime, for callers with one thread."""
         return self.runtimes[0]
 
-    def predict(self, pixels: NDArray[np.uint8], batch_size: int = 8) -> NDArray[np.float32]:
+    def predict(
+        self, pixels: NDArray[np.uint8], batch_size: int = 8, *, spent_s: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Probabilities ``(N, C)`` for RGB pixels ``(N, H, W, 3) uint8``, in the order given.
 
         Batches of up to ``batch_size`` go to whichever runtime is free. Besides the result, memory holds one batch per
-        runtime, so ``pixels`` may be a memory map larger than it.
+        runtime, so ``pixels`` may be a memory map larger than it. Where ``spent_s``, ``(N,)``,
+        is given, each photo's seconds in the network are written there.
 
         Raises:
             FatalRunError: ``pixels`` is not of the model's input shape and type, or the network failed.
@@ -66,10 +69,12 @@ class Model:
             msg = f"batch_size must be 1 or more, got {batch_size}"
             raise ValueError(msg)
         result = np.empty((len(pixels), len(self.labels)), dtype=np.float32)
+        spent_s = np.empty(len(pixels), dtype=np.float32) if spent_s is None else spent_s
         starts = range(0, len(pixels), batch_size)
         if len(self.runtimes) == 1 or len(starts) < 2:
             for start in starts:
-                result[start : start + batch_size] = self.runtime.predict(pixels[start : start + batch_size])
+                batch = slice(start, start + batch_size)
+                result[batch] = self.runtime.predict(pixels[batch], spent_s[batch])
             return result
         free: queue.SimpleQueue[Runtime] = queue.SimpleQueue()
         for runtime in self.runtimes:
@@ -78,7 +83,8 @@ class Model:
         def predict_batch(start: int) -> None:
             runtime = free.get()
             try:
-                result[start : start + batch_size] = runtime.predict(pixels[start : start + batch_size])
+                batch = slice(start, start + batch_size)
+                result[batch] = runtime.predict(pixels[batch], spent_s[batch])
             finally:
                 free.put(runtime)
 

@@ -53,6 +53,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         StagingCorruptError: manifest and pack are not of the same photos, or the pack is not fit for its model.
         ModelArtefactError: the model file is missing or altered.
     """
+    import numpy as np
     import pyarrow.parquet as pq
 
     from refund.imaging.pack import PHOTOS_FILE, PIXELS_FILE, open_pixels, read_photos
@@ -60,6 +61,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
     from refund.model.labels import load_labels
     from refund.model.load import load_model
     from refund.model.taxonomy import load_taxonomy
+    from refund.monitor.latency import Latencies
 
     watch = Stopwatch()
     layout = ShardLayout(shard_uri)
@@ -91,25 +93,29 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
             msg = f"{layout.pack} holds other photos than {layout.manifest}; clear the run from the task fetch on"
             raise StagingCorruptError(msg)
         declared = manifest.column("declared_category").to_pylist()
+        names = manifest.column("key").to_pylist()
         slots = [slot for slot, reason in enumerate(photos.column("reason").to_pylist()) if reason is None]
-        review = 0
+        review, spent_s = 0, np.zeros(len(slots), dtype=np.float32)
         with pq.ParquetWriter(target / PREDICTIONS_FILE, predictions_schema()) as writer:
             for start in range(0, len(slots), _BLOCK):
                 block = slots[start : start + _BLOCK]
                 scored = decide(
-                    model.predict(pixels[block], batch_size=params.batch_size),
+                    model.predict(
+                        pixels[block], batch_size=params.batch_size, spent_s=spent_s[start : start + len(block)]
+                    ),
                     labels=labels,
                     taxonomy=taxonomy,
                     top_k=params.top_k,
                     threshold=params.review_threshold,
                     declared=[declared[slot] for slot in block],
+                    model=model.card.key,
+                    names=[names[slot] for slot in block],
                 )
                 writer.write_table(prediction_rows([photo_ids[slot] for slot in block], scored, model=model.card.key))
                 review += sum(photo.decision.kind == "review" for photo in scored)
         key = model.card.key
-        (target / STAGE_FILE).write_bytes(
-            dump({"seconds": watch.seconds, "classified": len(slots), "review": review, "model": key})
-        )
+        stage = {"seconds": watch.seconds, "classified": len(slots), "review": review, "model": key}
+        (target / STAGE_FILE).write_bytes(dump(stage | {"latencies": Latencies.of(spent_s * 1000).to_json()}))
     log.info("Classified %s photos by %s in %.1f s, %s go to review", len(slots), key, watch.seconds, review)
     return ClassifiedShard(shard_uri=shard_uri, model=key, classified=len(slots), review=review)
 

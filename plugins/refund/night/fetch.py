@@ -14,6 +14,7 @@ from uuid import UUID
 
 from refund import keys
 from refund.errors import ObjectStoreUnavailableError, ReasonCode, RejectedPhotoError
+from refund.monitor.stage_metrics import StageMetrics
 from refund.night.health_check import check_disk
 from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch, begun_params, dump
 from refund.night.shard_model import model_in_force, pixel_bytes
@@ -105,9 +106,17 @@ def fetch_manifest(run: NightRun, services: Services) -> list[str]:
     services.repository.add_notes(run.run_id, notes)
     services.staging.write_file(
         layout.plan,
-        dump({"shards": len(plan.shards), "photos": plan.photo_count, "unchanged": len(plan.unchanged)}),
+        dump(
+            {
+                "shards": len(plan.shards),
+                "shard_photos": [len(shard) for shard in plan.shards],
+                "photos": plan.photo_count,
+                "unchanged": len(plan.unchanged),
+            }
+        ),
     )
-    services.repository.set_stage_seconds(run.run_id, {"fetch": watch.seconds})
+    metrics = StageMetrics(seconds=watch.seconds, photos=plan.photo_count, failed=0)
+    services.repository.set_stage_metrics(run.run_id, {"fetch": metrics})
     log.info(
         "Listed %s photos: %s to classify in %s shards, %s unchanged",
         plan.photo_count,

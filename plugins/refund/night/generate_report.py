@@ -7,9 +7,11 @@ from pathlib import Path
 
 from refund import keys
 from refund.errors import ReconciliationError
+from refund.monitor.stage_metrics import StageMetrics
 from refund.night.drift_window import measure_drift
-from refund.night.services import NightRun, Services, Stopwatch
 from refund.night.export import export_decisions
+from refund.night.report_photos import example_pictures
+from refund.night.services import NightRun, Services, Stopwatch
 from refund.store.drift import save_drift
 
 log = logging.getLogger(__name__)
@@ -40,8 +42,11 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
         save_drift(services.database, run.run_id, row.run_date, result, at=services.now())
     decided_by = dict.fromkeys([row.model, *night.model_counts])
     summaries = {model: services.registry.resolve(model).card.summary for model in decided_by}
-    figures = report_figures(row, night, drift, model_summaries=summaries, at=services.now())
-    page, table = render_html(figures), render_csv(figures)
+    examples, pictures = example_pictures(row, drift, services)
+    figures = report_figures(
+        row, night, drift, model_summaries=summaries, at=services.now(), examples=examples
+    )
+    page, table = render_html(figures, pictures), render_csv(figures)
     folder = keys.report_prefix(run_date=row.run_date, run_id=row.run_id)
     services.objects.put(folder + HTML_FILE, page.encode(), content_type="text/html; charset=utf-8")
     services.objects.put(folder + CSV_FILE, table.encode(), content_type="text/csv; charset=utf-8")
@@ -56,17 +61,18 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     )
     if services.settings.report_dir:
         _copy_to(Path(services.settings.report_dir) / folder.removeprefix("reports/"), page, table)
-    services.repository.set_stage_seconds(run.run_id, {"generate_report": watch.seconds})
+    metrics = StageMetrics(seconds=watch.seconds, photos=row.photos or 0, failed=0)
+    services.repository.set_stage_metrics(run.run_id, {"generate_report": metrics})
     if not figures.reconciliation.adds_up:
         msg = (
             f"the tables of run {row.run_id!r} do not add up: {figures.reconciliation}; the report is written and "
             f"says so. Compare reporting.reconciliation with the run's manifest before anybody relies on this night"
         )
         raise ReconciliationError(msg)
-    return uris
-
     if exported := export_decisions(row, services):  # not before: nobody may act on a night that does not add up
         uris["decisions"] = exported.uri
+    return uris
+
 
 def _copy_to(folder: Path, page: str, table: str) -> None:
     """Keep a copy on disk for people without S3; a full disk must not cost the night its report."""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from refund import __version__
 from refund.errors import ConfigurationError, DiskSpaceError, HealthCheckError, RefundError, RetriableRunError
+from refund.monitor.stage_metrics import StageMetrics
 from refund.night.services import NightRun, Services, Stopwatch
 from refund.night.shard_model import model_in_force
 from refund.store.database import EXPECTED_VERSION
@@ -83,7 +84,7 @@ def check_health(run: NightRun, services: Services, *, plugin_errors: Mapping[st
         # Postgres's clock, which also stamps rollbacks, and read after the alias was: see `model_in_force`
         started_at=services.database.now(),
     )
-    services.repository.set_stage_seconds(run.run_id, {"health_check": watch.seconds})
+    services.repository.set_stage_metrics(run.run_id, {"health_check": StageMetrics(seconds=watch.seconds)})
     log.info("Night of %s: model %s, taxonomy %s", run.run_date, model, row.taxonomy_version)
     return Health(model=model, taxonomy_version=row.taxonomy_version, schema_version=schema_version)
 

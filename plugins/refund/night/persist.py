@@ -8,7 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from refund.errors import ReconciliationError, StagingCorruptError, StagingMissingError
+from refund.monitor.stage_metrics import StageMetrics
 from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch
+from refund.night.stage_metrics import ShardStages, shard_metrics
 from refund.night.staged import STAGE_FILE, read_manifest, read_predictions, read_stage
 from refund.records import OutcomeCounts
 from refund.store.publish import ShardTables, publish
@@ -39,7 +41,7 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
     shards = [ShardLayout(layout.shard(number)) for number in range(plan["shards"])]
     stages = [
         (
-            _read(services, f"{shard.pack}/{STAGE_FILE}", "rejected", "seconds"),
+            _read(services, f"{shard.pack}/{STAGE_FILE}", "photos", "rejected", "seconds"),
             _read(services, f"{shard.predictions}/{STAGE_FILE}", "classified", "seconds"),
         )
         for shard in shards
@@ -68,14 +70,12 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         at=services.database.now(),  # one clock for all workers: nights are told apart by when they were published
         dry_run=run.params.dry_run,
     )
-    services.repository.set_stage_seconds(  # not before: another attempt of this run may hold its row
-        run.run_id,
-        {
-            "validate": round(sum(validated["seconds"] for validated, _ in stages), 3),
-            "classify": round(sum(classified["seconds"] for _, classified in stages), 3),
-            "persist": watch.seconds,
-        },
+    metrics = shard_metrics(
+        ShardStages(photos=validated["photos"], validated=validated, classified=classified)
+        for validated, classified in stages
     )
+    metrics["persist"] = StageMetrics(seconds=watch.seconds, photos=counts.photos, failed=0)
+    services.repository.set_stage_metrics(run.run_id, metrics)  # not before: another attempt may hold the run's row
     services.staging.remove(layout.root)
     log.info(
         "%s %s photos: %s classified, %s rejected, %s unchanged",

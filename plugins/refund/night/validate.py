@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from refund import keys
 from refund.errors import AccessDeniedError, ReasonCode, RejectedPhotoError
+from refund.monitor.latency import Latencies
 from refund.night.decoding import decode_bodies
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, dump
 from refund.night.shard_model import model_in_force, rollback_note
@@ -64,16 +65,16 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
     row = services.repository.require_run(run.run_id)
     model = model_in_force(row, services)
     with services.staging.writable_folder(layout.pack) as folder:
-        facts = decode_photos(photos, folder, services, size=(model.card.input_width, model.card.input_height))
+        size = (model.card.input_width, model.card.input_height)
+        facts, latencies = decode_photos(photos, folder, services, size=size)
         check_readable(facts, place=services.objects.access.place)
         quarantined: Sequence[str | None] = [None] * len(photos)
         if not run.params.dry_run:
             quarantined = quarantine(photos, facts, services.objects, run_date=run.run_date)
         rejected = sum(not fact.ok for fact in facts)
         _write_facts(folder, photos, facts, quarantined)
-        (folder / STAGE_FILE).write_bytes(
-            dump({"seconds": watch.seconds, "photos": len(photos), "rejected": rejected, "model": model.model})
-        )
+        stage = {"seconds": watch.seconds, "photos": len(photos), "rejected": rejected, "model": model.model}
+        (folder / STAGE_FILE).write_bytes(dump(stage | {"latencies": latencies.to_json()}))
     if model.model != row.model:
         services.repository.add_notes(run.run_id, [rollback_note(row, model.model)])
     log.info("Validated %s photos for %s, rejected %s, in %.1f s", len(photos), model.model, rejected, watch.seconds)
@@ -82,10 +83,12 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
 
 def decode_photos(
     photos: list[PhotoObject], folder: Path, services: Services, *, size: tuple[int, int]
-) -> list[PhotoFacts]:
-    """Download and decode to ``size`` (width, height); returns one `PhotoFacts` per photo, in order.
+) -> tuple[list[PhotoFacts], Latencies]:
+    """Download and decode to ``size`` (width, height); return a `PhotoFacts` per photo, in order, and their latencies.
 
-    The pixels go to ``pixels.npy`` in ``folder``.
+    The pixels go to ``pixels.npy`` in ``folder``. A photo's latency is its requests to S3 and its time in a decoding
+    child, without what it waits between them: bodies are fetched ahead, so that wait says how deep the queue is. Photos
+    that were never asked for have none.
 
     Raises:
         DecoderPoolError: the isolated interpreter cannot run.
@@ -93,13 +96,17 @@ def decode_photos(
     from refund.imaging.pack import PIXELS_FILE
 
     settings = services.settings
+    spent_s = [0.0] * len(photos)
     downloads = services.objects.get_many(
         photos,
         max_bytes=settings.max_bytes,
         max_in_flight_bytes=_IN_FLIGHT_BYTES,
         concurrency=_DOWNLOADS_AT_ONCE,
+        spent_s=spent_s,
     )
-    return decode_bodies(downloads, count=len(photos), pixels_path=folder / PIXELS_FILE, settings=settings, size=size)
+    facts = decode_bodies(downloads, count=len(photos), pixels_path=folder / PIXELS_FILE, settings=settings, size=size)
+    asked = [(fact, spent) for fact, spent in zip(facts, spent_s, strict=True) if spent]
+    return facts, Latencies.of([spent * 1000 + (fact.decode_ms or 0.0) for fact, spent in asked])
 
 
 def check_readable(facts: Sequence[PhotoFacts], *, place: str) -> None:

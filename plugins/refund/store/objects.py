@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -157,10 +157,16 @@ class ObjectStore:
         max_bytes: int,
         max_in_flight_bytes: int,
         concurrency: int,
+        spent_s: MutableSequence[float] | None = None,
     ) -> Iterator[tuple[int, bytes | RejectedPhotoError]]:
         """Download many objects ahead of their use; see `refund.store.downloads.download_many`."""
         return download_many(
-            self, items, max_bytes=max_bytes, max_in_flight_bytes=max_in_flight_bytes, concurrency=concurrency
+            self,
+            items,
+            max_bytes=max_bytes,
+            max_in_flight_bytes=max_in_flight_bytes,
+            concurrency=concurrency,
+            spent_s=spent_s,
         )
 
     def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:

@@ -18,6 +18,7 @@ from refund.store import nights
 from refund.store.records import NightFigures, ReportRow, RunRow
 
 if TYPE_CHECKING:
+    from refund.monitor.stage_metrics import StageMetrics
     from refund.store.database import Database
 
 # {columns} below stands for these; no value ever enters a statement but as a bound parameter.
@@ -59,8 +60,10 @@ UPDATE refund.run SET state = 'failed', finished_at = %(at)s WHERE run_id = %(ru
 
 FINISH_RUN = "UPDATE refund.run SET finished_at = %(at)s WHERE run_id = %(run_id)s"
 
-SET_STAGE_SECONDS = """
-UPDATE refund.run SET stage_seconds = stage_seconds || %(stage_seconds)s::jsonb WHERE run_id = %(run_id)s
+SET_STAGE_METRICS = """
+UPDATE refund.run SET stage_metrics = stage_metrics || %(stage_metrics)s::jsonb,
+  stage_seconds = stage_seconds || %(stage_seconds)s::jsonb
+WHERE run_id = %(run_id)s
 """
 
 ADD_NOTES = """
@@ -88,11 +91,11 @@ ON CONFLICT (run_id) DO UPDATE SET run_date = EXCLUDED.run_date, body = EXCLUDED
   csv_uri = EXCLUDED.csv_uri, created_at = EXCLUDED.created_at
 """
 
+SAVE_EXPORT_URI = "UPDATE refund.report SET export_uri = %(uri)s WHERE run_id = %(run_id)s"
+
 GET_REPORT = """
 SELECT p.run_id, p.run_date, p.body, p.html_uri, p.csv_uri, p.created_at, p.export_uri FROM refund.report p
 JOIN refund.run r USING (run_id)
-SAVE_EXPORT_URI = "UPDATE refund.report SET export_uri = %(uri)s WHERE run_id = %(run_id)s"
-
 WHERE (%(run_id)s::text IS NULL OR p.run_id = %(run_id)s) AND (%(run_date)s::date IS NULL OR p.run_date = %(run_date)s)
 ORDER BY r.synthetic, p.run_date DESC, r.published_at DESC LIMIT 1
 """
@@ -198,9 +201,13 @@ class Repository:
         """Note when the last task ended."""
         self._change(FINISH_RUN, {"run_id": run_id, "at": at})
 
-    def set_stage_seconds(self, run_id: str, stage_seconds: Mapping[str, float]) -> None:
-        """Note the seconds of work of the stages named, over what they had: a task that is tried again adds nothing."""
-        self._change(SET_STAGE_SECONDS, {"run_id": run_id, "stage_seconds": json.dumps(dict(stage_seconds))})
+    def set_stage_metrics(self, run_id: str, stages: Mapping[str, StageMetrics]) -> None:
+        """Note the figures of the stages named, over what they had: a task that is tried again adds nothing."""
+        values = {
+            "stage_metrics": json.dumps({name: stage.to_json() for name, stage in stages.items()}),
+            "stage_seconds": json.dumps({name: round(stage.seconds, 3) for name, stage in stages.items()}),
+        }
+        self._change(SET_STAGE_METRICS, {"run_id": run_id, **values})
 
     def add_notes(self, run_id: str, notes: Sequence[str]) -> None:
         """Append notes that the run does not have yet."""
@@ -241,6 +248,10 @@ class Repository:
         values = {"run_id": run_id, "run_date": run_date, "body": json.dumps(body)}
         self._change(SAVE_REPORT, {**values, "html_uri": html_uri, "csv_uri": csv_uri, "at": at})
 
+    def save_export_uri(self, run_id: str, uri: str) -> None:
+        """Note beside the run's report where the night's export lies."""
+        self._change(SAVE_EXPORT_URI, {"run_id": run_id, "uri": uri})
+
     def get_report(self, *, run_id: str | None = None, run_date: date | None = None) -> ReportRow | None:
         """The report of a run, or the newest of a night; with neither, the newest of all.
 
@@ -248,10 +259,6 @@ class Repository:
         """
         row = self._one(GET_REPORT, {"run_id": run_id, "run_date": run_date})
         if row is None:
-    def save_export_uri(self, run_id: str, uri: str) -> None:
-        """Note beside the run's report where the night's export lies."""
-        self._change(SAVE_EXPORT_URI, {"run_id": run_id, "uri": uri})
-
             return None
         return ReportRow(**dict(zip(ReportRow.__dataclass_fields__, row, strict=True)))
 

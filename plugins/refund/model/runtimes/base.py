@@ -16,8 +16,11 @@ class Runtime(Protocol):
     def class_count(self) -> int:
         """How many scores the network gives per photo."""
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities ``(N, C)``, each row adding up to 1, for RGB pixels ``(N, H, W, 3)``."""
+    def predict(self, pixels: NDArray[np.uint8], spent_s: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Probabilities ``(N, C)``, each row adding up to 1, for RGB pixels ``(N, H, W, 3)``.
+
+        Where ``spent_s``, ``(N,)``, is given, the seconds that each photo took are written there.
+        """
 
     def close(self) -> None:
         """Give back memory and processes; a second call does nothing."""

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -62,7 +63,7 @@ class KerasRuntime:
         """How many scores the network gives per photo."""
         return self._class_count
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, pixels: NDArray[np.uint8], spent_s: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Probabilities ``(N, C)`` for RGB pixels ``(N, H, W, 3) uint8``.
 
         Raises:
@@ -72,6 +73,7 @@ class KerasRuntime:
 
         parts = [np.zeros((0, self.class_count), dtype=np.float32)]
         for start in range(0, len(pixels), _CHUNK):
+            began_s = time.perf_counter()
             chunk = np.ascontiguousarray(pixels[start : start + _CHUNK])
             expected_bytes = len(chunk) * self.class_count * 4
             try:
@@ -84,6 +86,8 @@ class KerasRuntime:
                 msg = f"the Keras process of model {self._card.key} ended early: {self._last_words()}; run it again"
                 raise FatalRunError(msg)
             parts.append(np.frombuffer(body, dtype="<f4").reshape(len(chunk), self.class_count))
+            if spent_s is not None:  # the chunk goes through the network as one: an equal share for each photo
+                spent_s[start : start + len(chunk)] = (time.perf_counter() - began_s) / len(chunk)
         return to_probabilities(np.concatenate(parts), output=self._card.output)
 
     def close(self) -> None:
