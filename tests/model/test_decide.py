@@ -102,8 +102,15 @@ def test_what_is_no_distribution_stops_the_run_and_names_the_row(row: tuple[floa
     rows = np.array([good, good, row], dtype=np.float32)
     with pytest.raises(FatalRunError) as caught:
         decide(rows, labels=LABELS, taxonomy=TAXONOMY, top_k=1, threshold=0.5, declared=[None] * 3)
-    assert "row 2 of 3 is no probability distribution" in str(caught.value)
+    assert str(caught.value).startswith("row 2 of 3 is no probability distribution: ")
     assert expected in str(caught.value)
+    with pytest.raises(
+        FatalRunError, match=r"^row 2 of 3 of model tiny@1, for 'c\.jpg', is no probability distribution: "
+    ):
+        decide(
+            rows, labels=LABELS, taxonomy=TAXONOMY, top_k=1, threshold=0.5, declared=[None] * 3, model="tiny@1",
+            names=["a.jpg", "b.jpg", "c.jpg"],
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

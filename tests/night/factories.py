@@ -26,14 +26,20 @@ def jpeg(seed: int, *, width: int = 320, height: int = 240) -> bytes:
 
 
 def write_model(
-    folder: Path, *, name: str = "tiny", version: str = "1", seed: int = 0, size: tuple[int, int] = (224, 224)
+    folder: Path,
+    *,
+    name: str = "tiny",
+    version: str = "1",
+    seed: int = 0,
+    size: tuple[int, int] = (224, 224),
+    spoilt: bool = False,
 ) -> ModelCard:
     """A registered-shape model unit: mean colour, then one seeded dense layer to 1,000 logits.
 
-    ``size`` is (width, height) of its input.
+    ``size`` is (width, height) of its input. A ``spoilt`` one gives NaN for every photo.
     """
     labels = load_labels()
-    artefact = _colour_model(class_count=len(labels.class_ids), seed=seed, size=size)
+    artefact = _colour_model(class_count=len(labels.class_ids), seed=seed, size=size, spoilt=spoilt)
     card = ModelCard(
         name=name,
         version=version,
@@ -58,8 +64,10 @@ def write_model(
     return card
 
 
-def _colour_model(*, class_count: int, seed: int, size: tuple[int, int]) -> bytes:
+def _colour_model(*, class_count: int, seed: int, size: tuple[int, int], spoilt: bool) -> bytes:
     weights = np.random.default_rng(seed).normal(0, 20, size=(class_count, 3)).astype(np.float32)
+    if spoilt:
+        weights[0, 0] = np.nan
     graph = schema.SubGraphT()
     graph.tensors = [
         _tensor("pixels", [1, size[1], size[0], 3], 0),

@@ -35,22 +35,26 @@ def decide(
     top_k: int,
     threshold: float,
     declared: Sequence[str | None],
+    model: str | None = None,
+    names: Sequence[str] | None = None,
 ) -> list[ScoredPhoto]:
     """Name, sort and judge every row of ``probabilities`` (``(N, C)``, rows adding up to 1).
 
     A photo's category is the one with the largest category score, the sum of its classes' probabilities, and not the
     category of the top class. It goes to review when that score is below ``threshold`` (0 to 1), when the category is
-    ``not_a_product``, or when ``declared[i]`` names another category.
+    ``not_a_product``, or when ``declared[i]`` names another category. ``model`` (name@version) and ``names`` (one per
+    row, for example S3 keys) are for the text of errors alone.
 
     Raises:
-        FatalRunError: a row holds NaN, an infinite or negative value, or does not add up to 1; the text names the row.
+        FatalRunError: a row holds NaN, an infinite or negative value, or does not add up to 1; the text names the row,
+            and the model and the photo where given.
         ValueError: shapes or arguments do not fit together.
     """
     import numpy as np
 
     probabilities = np.asarray(probabilities)
     _check_arguments(probabilities.shape, labels=labels, declared=declared, top_k=top_k, threshold=threshold)
-    _check_rows(probabilities)
+    _check_rows(probabilities, model=model, names=names)
     if not len(probabilities):
         return []
     clipped = np.clip(probabilities.astype(np.float64), 0.0, 1.0)
@@ -129,7 +133,7 @@ def _check_arguments(
         raise ValueError(msg)
 
 
-def _check_rows(probabilities: NDArray[np.float32]) -> None:
+def _check_rows(probabilities: NDArray[np.float32], *, model: str | None, names: Sequence[str] | None) -> None:
     import numpy as np
 
     with np.errstate(invalid="ignore"):  # inf - inf: the sum is NaN and the row refused
@@ -139,9 +143,12 @@ def _check_rows(probabilities: NDArray[np.float32]) -> None:
     good = (np.abs(totals - 1.0) <= SUM_TOLERANCE) & (lowest >= -SUM_TOLERANCE)
     if not good.all():
         row = int(np.argmin(good))
+        by = "" if model is None else f" of model {model}"
+        photo = "" if names is None else f", for {names[row]!r},"
         msg = (
-            f"row {row} of {len(probabilities)} is no probability distribution: it adds up to {totals[row]:.6g}, its "
-            f"smallest value is {lowest[row]:.6g}; expected finite values from 0 that add up to 1. Nothing was "
-            f"decided; check the model (refund model show) and go back to the one before if it does this again"
+            f"row {row} of {len(probabilities)}{by}{photo} is no probability distribution: it adds up to "
+            f"{totals[row]:.6g}, its smallest value is {lowest[row]:.6g}; expected finite values from 0 that add up to "
+            f"1. Nothing was decided; check the model (refund model show) and go back to the one before if it does "
+            f"this again (refund model rollback)"
         )
         raise FatalRunError(msg)

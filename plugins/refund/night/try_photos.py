@@ -124,6 +124,7 @@ def score_photos(
             top_k=params.top_k,
             threshold=params.review_threshold,
             declared=[None] * len(block),
+            model=model.card.key,
         )
         scored.update(zip(block, judged, strict=True))
     return scored
