@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +17,7 @@ from refund.errors import AccessDeniedError, ReconciliationError
 from refund.keys import export_key
 from refund.night.generate_report import write_report
 from refund.schemas import decisions_schema
+from tests.conftest import REPOSITORY
 from tests.night.conftest import DAY, World, fill
 from tests.night.factories import jpeg
 
@@ -137,3 +140,27 @@ def test_the_next_night_has_a_file_of_its_own_with_all_photos_of_a_refund(world:
     assert exports(world) == [KEY, export_key(run_date=NEXT_DAY)]
     table = frame(world, export_key(run_date=NEXT_DAY))
     assert dict(zip(table["refund_id"], table["photos"], strict=True)) == {"R-0": 4, "R-7": 1}
+
+
+def test_the_page_shows_every_column_and_reads_the_file(world: World) -> None:
+    page = (REPOSITORY / "docs" / "exports.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\| `(\w+)` \| ([^|]+) \|", page) == [
+        (field.name, str(field.type)) for field in decisions_schema()
+    ]
+    fill(world, 4)
+    world.night("r1", review_threshold=0.01)
+    for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL):
+        json.loads(block)
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for shown, meant in {
+        "https://s3.example.com": world.s3.endpoint_url,
+        "refund-photos": world.s3.bucket,
+        "2026-11-21": DAY.isoformat(),
+    }.items():
+        assert shown in code
+        code = code.replace(shown, str(meant))
+    found: dict[str, Any] = {}
+    exec(code, found)  # noqa: S102 -- a block of our own page
+    auto = {refund for (refund,) in world.rows("SELECT refund_id FROM reporting.refunds WHERE photos_agree")}
+    assert set(found["refunds"]["refund_id"]) == {"R-0", "R-1"}
+    assert set(found["to_pay"]["refund_id"]) == auto - set(found["to_look_at"]["refund_id"])
