@@ -46,6 +46,10 @@ def test_facts_survive_the_pipe(facts):
         {"slot": 1},
         {"unknown": 1},
         {"detail": 5},
+        {"decode_ms": -1.0},
+        {"decode_ms": float("nan")},
+        {"decode_ms": float("inf")},
+        {"decode_ms": "1"},
     ],
 )
 def test_a_wrong_field_is_refused(change):

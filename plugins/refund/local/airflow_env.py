@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from refund.local.credentials import AIRFLOW_USERS, StackCredentials
+from refund.local.observability import observability_environ
 from refund.local.paths import StackPaths
 from refund.local.ports import HOST, Ports
 from refund.local.processes import MARK
@@ -40,12 +41,16 @@ def airflow_environ(
         base: The caller's environment, of which paths, language, proxies, certificates and an operator's ``REFUND_*``
             settings pass, and nothing else.
         cores: How many tasks may run side by side at least; None asks the system.
+
+    Raises:
+        SettingsError: ``REFUND_METRICS`` or ``REFUND_LINEAGE`` is none of its forms.
     """
     cores = cores or os.cpu_count() or 1
     login = f"airflow:{credentials.postgres_airflow}@{HOST}:{ports.postgres}/airflow"
     address = f"http://{HOST}:{ports.airflow}"
     kept = {name: value for name, value in base.items() if _passes(name)}
-    return kept | {
+    observed = observability_environ(base, home=paths.home)
+    return kept | observed | {
         MARK: paths.stack_id,
         "NO_PROXY": f"{HOST},localhost",  # a company proxy must not be asked for loopback
         "no_proxy": f"{HOST},localhost",
