@@ -49,8 +49,8 @@ def airflow_environ(
     login = f"airflow:{credentials.postgres_airflow}@{HOST}:{ports.postgres}/airflow"
     address = f"http://{HOST}:{ports.airflow}"
     kept = {name: value for name, value in base.items() if _passes(name)}
-    observed = observability_environ(base, home=paths.home)
-    return kept | observed | {
+    kept |= observability_environ(base, home=paths.home)
+    return kept | {
         MARK: paths.stack_id,
         "NO_PROXY": f"{HOST},localhost",  # a company proxy must not be asked for loopback
         "no_proxy": f"{HOST},localhost",
