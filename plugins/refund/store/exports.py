@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LOCK_SPACE = 7_336_865  # pg_advisory_xact_lock of two numbers, the second the date's: one export of a night at a time
 LOCK_TIMEOUT = "10min"  # longer than any export; then the task retries
-BATCH_ROWS = 20_000  # of a row group, and in memory at once
+BATCH_ROWS = 10_000  # of a row group, and in memory at once
 
 LOCK = "SELECT pg_advisory_xact_lock(%(space)s, %(day)s)"
 
@@ -23,46 +23,67 @@ WHERE run_date = %(run_date)s AND state = 'published' AND NOT synthetic
 ORDER BY number DESC LIMIT 1
 """
 
-# What stands of the night, by the definition of reporting.photos; {standing} below. The runs' index finds it.
-_STANDING = """
-  FROM refund.run r
-  JOIN refund.run_photo o ON o.run_id = r.run_id AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL
-  JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id AND p.superseded_by IS NULL
-  WHERE r.run_date = %(run_date)s AND r.state = 'published' AND NOT r.synthetic
+# The refunds of the night and all their photos, in tables of the moment: with the dates known the rest reads the months
+# of these photos alone, however long the history is.
+STAGE = """
+CREATE TEMPORARY TABLE night_refund ON COMMIT DROP AS
+SELECT p.refund_id, count(*) AS photos
+FROM refund.run r
+JOIN refund.run_photo o ON o.run_id = r.run_id AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL
+JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id AND p.superseded_by IS NULL
+WHERE r.run_date = %(run_date)s AND r.state = 'published' AND NOT r.synthetic
+GROUP BY p.refund_id;
+ANALYZE night_refund;
+CREATE TEMPORARY TABLE night_photo ON COMMIT DROP AS
+SELECT p.photo_date, p.photo_id, p.refund_id, p.declared_category
+FROM night_refund JOIN refund.photo p USING (refund_id) WHERE p.superseded_by IS NULL;
+ANALYZE night_photo;
 """
+PHOTOS_WITHOUT_REFUND = "SELECT COALESCE(sum(photos), 0) FROM night_refund WHERE refund_id IS NULL"
+PHOTO_DATES = "SELECT DISTINCT photo_date FROM night_photo"
 
-PHOTOS_WITHOUT_REFUND = "SELECT count(*) {standing} AND p.refund_id IS NULL"
-
-# All photos of these refunds, whichever night published them. What reporting.refunds has too means the same here.
+# What stands of a photo is defined by reporting.photos, and what a refund's photos say together by reporting.refunds;
+# a test compares.
 NIGHT_REFUNDS = """
-WITH night AS MATERIALIZED (SELECT DISTINCT p.refund_id {standing} AND p.refund_id IS NOT NULL)
-SELECT p.refund_id,
+WITH photos AS (
+  SELECT p.refund_id, p.declared_category, o.outcome, o.reason, d.kind, d.reasons, d.score, d.model, d.taxonomy_version,
+    COALESCE(v.category, d.category) AS final_category, v.category IS NOT NULL AS reviewed,
+    d.kind = 'review' AND v.category IS NULL AS waiting, r.run_date
+  FROM night_photo p
+  JOIN refund.run_photo o ON o.photo_date = p.photo_date AND o.photo_date = ANY (%(dates)s::date[])
+    AND o.photo_id = p.photo_id AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL
+  JOIN refund.run r ON r.run_id = o.run_id AND NOT r.synthetic
+  LEFT JOIN refund.decision d ON d.photo_date = p.photo_date AND d.photo_date = ANY (%(dates)s::date[])
+    AND d.photo_id = p.photo_id AND d.superseded_by IS NULL
+  LEFT JOIN (
+    SELECT DISTINCT ON (photo_date, photo_id) photo_date, photo_id, category FROM refund.review
+    WHERE photo_date = ANY (%(dates)s::date[]) ORDER BY photo_date, photo_id, reviewed_at DESC, review_id DESC
+  ) v ON v.photo_date = p.photo_date AND v.photo_id = p.photo_id
+)
+SELECT refund_id,
   CASE
-    WHEN bool_or((p.decision = 'review' AND p.reviewed_at IS NULL) OR p.outcome = 'rejected') THEN 'review'
-    WHEN bool_and(p.decision = 'auto' AND p.reviewed_at IS NULL) THEN 'auto'
+    WHEN bool_or(waiting OR outcome = 'rejected') THEN 'review'
+    WHEN bool_and(kind = 'auto' AND NOT reviewed) THEN 'auto'
     ELSE 'reviewed'
   END AS decision,
-  mode() WITHIN GROUP (ORDER BY p.final_category) AS category,
-  bool_or((p.decision = 'review' AND p.reviewed_at IS NULL) OR p.outcome = 'rejected') AS needs_review,
-  string_agg(
-    CASE WHEN p.outcome = 'rejected' THEN p.rejection_reason
-         WHEN p.decision = 'review' AND p.reviewed_at IS NULL THEN array_to_string(p.review_reasons, ',') END, ','
-  ) AS reasons,
+  mode() WITHIN GROUP (ORDER BY final_category) AS category,
+  bool_or(waiting OR outcome = 'rejected') AS needs_review,
+  string_agg(CASE WHEN outcome = 'rejected' THEN reason WHEN waiting THEN array_to_string(reasons, ',') END, ',')
+    AS reasons,
   count(*) AS photos,
-  count(*) FILTER (WHERE p.outcome = 'classified') AS classified,
-  count(*) FILTER (WHERE p.outcome = 'rejected') AS rejected,
-  count(*) FILTER (WHERE p.decision = 'review' AND p.reviewed_at IS NULL) AS waiting,
-  count(p.reviewed_at) AS reviewed,
-  count(DISTINCT p.final_category) AS categories,
-  count(DISTINCT p.final_category) <= 1 AS photos_agree,
-  min(p.declared_category) AS declared_category,
-  bool_and(p.final_category = p.declared_category) AS matches_declared,
-  min(p.category_score) AS min_score,
-  COALESCE(array_agg(DISTINCT p.model) FILTER (WHERE p.model IS NOT NULL), '{{}}') AS models,
-  COALESCE(array_agg(DISTINCT p.taxonomy_version) FILTER (WHERE p.model IS NOT NULL), '{{}}') AS taxonomy_versions,
-  max(p.run_date) AS latest_run_date
-FROM night JOIN reporting.photos p USING (refund_id)
-WHERE NOT p.synthetic GROUP BY p.refund_id ORDER BY p.refund_id
+  count(*) FILTER (WHERE outcome = 'classified') AS classified,
+  count(*) FILTER (WHERE outcome = 'rejected') AS rejected,
+  count(*) FILTER (WHERE waiting) AS waiting,
+  count(*) FILTER (WHERE reviewed) AS reviewed,
+  count(DISTINCT final_category) AS categories,
+  count(DISTINCT final_category) <= 1 AS photos_agree,
+  min(declared_category) AS declared_category,
+  bool_and(final_category = declared_category) AS matches_declared,
+  min(score) AS min_score,
+  COALESCE(array_agg(DISTINCT model) FILTER (WHERE model IS NOT NULL), '{}') AS models,
+  COALESCE(array_agg(DISTINCT taxonomy_version) FILTER (WHERE model IS NOT NULL), '{}') AS taxonomy_versions,
+  max(run_date) AS latest_run_date
+FROM photos GROUP BY refund_id ORDER BY refund_id
 """
 
 
@@ -88,21 +109,24 @@ def night_refunds(database: Database, run_date: date) -> Iterator[NightRefunds |
         DatabaseUnavailableError: the connection broke, or another export of the night did not end.
     """
     values = {"run_date": run_date, "space": LOCK_SPACE, "day": run_date.toordinal()}
-    # Not repeatable read: its snapshot would be that of the moment before the wait.
-    with database.connect(readonly=True) as connection:
+    # Not repeatable read: its snapshot would be that of the moment before the wait. Nor read-only: temporary tables.
+    with database.connect() as connection:
         with connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             cursor.execute(LOCK, values)
             cursor.execute(LATEST_RUN, values)
             run = cursor.fetchone()
-            cursor.execute(PHOTOS_WITHOUT_REFUND.format(standing=_STANDING), values)
+            if run is None:
+                yield None
+                return
+            run_id, models, taxonomy_version = run
+            cursor.execute(STAGE, values)
+            cursor.execute(PHOTOS_WITHOUT_REFUND)
             (without,) = cursor.fetchall()[0]
-        if run is None:
-            yield None
-            return
-        run_id, models, taxonomy_version = run
+            cursor.execute(PHOTO_DATES)
+            dates = [day for (day,) in cursor.fetchall()]
         with connection.cursor("night_refunds") as cursor:  # server-side: the driver holds one batch
-            cursor.execute(NIGHT_REFUNDS.format(standing=_STANDING), values)
+            cursor.execute(NIGHT_REFUNDS, {"dates": dates})
             yield NightRefunds(
                 run_id=run_id,
                 models=tuple(models),
