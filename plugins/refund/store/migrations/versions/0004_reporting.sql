@@ -34,12 +34,30 @@ COMMENT ON COLUMN refund.drift.overdispersion IS 'How much more the nights of th
 ALTER TABLE refund.report ADD COLUMN export_uri text;
 COMMENT ON COLUMN refund.report.export_uri IS 'The Parquet file in S3 with one row per refund; null for reports of earlier releases.';
 
+-- Indexes behind the views ------------------------------------------------------------------------------------------
+-- reporting.reconciliation counts every decision of a run, the replaced ones too: an index of those that stand alone had
+-- it read all decisions ever made, once for each run.
+DROP INDEX refund.decision_by_run;
+CREATE INDEX decision_by_run ON refund.decision (run_id, category);
+-- Few decisions are drawn for audit. Those for review get no index: there are some on nearly every page (measured).
+CREATE INDEX decision_for_audit ON refund.decision (photo_date, photo_id) WHERE audit AND superseded_by IS NULL;
+
 -- Views -------------------------------------------------------------------------------------------------------------
 -- Columns are only ever appended. Where rows belong to a night they say whether it is made up; what people work through
 -- and how right a model is leave made-up nights out.
 CREATE OR REPLACE VIEW reporting.refunds AS
-SELECT n.refund_id, n.run_date, f.photos, f.classified, f.rejected, f.category, f.categories, f.photos_agree,
-       f.declared_category, f.matches_declared, f.needs_review, n.synthetic, f.predicted_category, f.reviewed, f.nights
+SELECT n.refund_id, n.run_date, count(*) AS photos,
+       count(*) FILTER (WHERE ph.outcome = 'classified') AS classified,
+       count(*) FILTER (WHERE ph.outcome = 'rejected') AS rejected,
+       mode() WITHIN GROUP (ORDER BY ph.final_category) AS category,
+       count(DISTINCT ph.final_category) AS categories,
+       count(DISTINCT ph.final_category) <= 1 AS photos_agree,
+       min(ph.declared_category) AS declared_category,
+       bool_and(ph.final_category = ph.declared_category) AS matches_declared,
+       bool_or(ph.reviewed_at IS NULL AND (ph.decision = 'review' OR ph.outcome = 'rejected')) AS needs_review,
+       n.synthetic,
+       mode() WITHIN GROUP (ORDER BY ph.predicted_category) AS predicted_category,
+       count(ph.reviewed_at) AS reviewed, count(DISTINCT ph.run_date) AS nights
 -- The refunds of a night first and their photos by index then: a condition on run_date reaches the indexes. Over one
 -- GROUP BY refund_id the latest night would be known only after every photo ever published was read.
 FROM (
@@ -50,21 +68,8 @@ FROM (
   JOIN refund.run r ON r.run_id = rp.run_id
   WHERE p.superseded_by IS NULL AND p.refund_id IS NOT NULL
 ) n
-CROSS JOIN LATERAL (
-  SELECT max(ph.run_date) AS latest, count(*) AS photos,
-         count(*) FILTER (WHERE ph.outcome = 'classified') AS classified,
-         count(*) FILTER (WHERE ph.outcome = 'rejected') AS rejected,
-         mode() WITHIN GROUP (ORDER BY ph.final_category) AS category,
-         count(DISTINCT ph.final_category) AS categories,
-         count(DISTINCT ph.final_category) <= 1 AS photos_agree,
-         min(ph.declared_category) AS declared_category,
-         bool_and(ph.final_category = ph.declared_category) AS matches_declared,
-         bool_or(ph.reviewed_at IS NULL AND (ph.decision = 'review' OR ph.outcome = 'rejected')) AS needs_review,
-         mode() WITHIN GROUP (ORDER BY ph.predicted_category) AS predicted_category,
-         count(ph.reviewed_at) AS reviewed, count(DISTINCT ph.run_date) AS nights
-  FROM reporting.photos ph WHERE ph.refund_id = n.refund_id AND ph.synthetic = n.synthetic
-) f
-WHERE n.run_date = f.latest;
+JOIN reporting.photos ph ON ph.refund_id = n.refund_id AND ph.synthetic = n.synthetic
+GROUP BY n.refund_id, n.run_date, n.synthetic HAVING n.run_date = max(ph.run_date);
 COMMENT ON VIEW reporting.refunds IS 'One row per refund: what its photos say together, those of all nights. Photos without a refund are in none.';
 COMMENT ON COLUMN reporting.refunds.run_date IS 'Latest night that published one of its photos; where its photos lie in two nights, it moves to the later one.';
 COMMENT ON COLUMN reporting.refunds.category IS 'Most frequent final category, of two equally frequent the first by alphabet; null where all photos are rejected and none was reviewed.';
@@ -113,20 +118,36 @@ JOIN refund.photo p ON p.photo_date = rp.photo_date AND p.photo_id = rp.photo_id
 WHERE rp.outcome = 'rejected' AND rp.superseded_by IS NULL AND p.superseded_by IS NULL;
 COMMENT ON COLUMN reporting.rejections.synthetic IS 'True for made-up nights of the demo.';
 
+-- What nobody has looked at is found first, apart from the rest: it is little, and the decisions behind it are many.
 CREATE OR REPLACE VIEW reporting.review_queue AS
-SELECT photo_date, photo_id, key, refund_id, predicted_category, category_score, review_reasons, declared_category,
-       class_name, confidence, model, run_date
-FROM reporting.photos WHERE decision = 'review' AND reviewed_at IS NULL AND NOT synthetic;
+WITH waiting AS MATERIALIZED (
+  SELECT d.photo_date, d.photo_id, d.category, d.score, d.reasons, d.model FROM refund.decision d
+  WHERE d.kind = 'review' AND d.superseded_by IS NULL AND NOT EXISTS (
+    SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id)
+)
+SELECT w.photo_date, w.photo_id, p.key, p.refund_id, w.category AS predicted_category, w.score AS category_score,
+       w.reasons AS review_reasons, p.declared_category, pr.class_name, pr.confidence, w.model, r.run_date
+FROM waiting w
+JOIN refund.photo p ON p.photo_date = w.photo_date AND p.photo_id = w.photo_id
+JOIN refund.run_photo rp ON rp.photo_date = w.photo_date AND rp.photo_id = w.photo_id
+  AND rp.outcome <> 'unchanged' AND rp.superseded_by IS NULL
+JOIN refund.run r ON r.run_id = rp.run_id
+LEFT JOIN refund.prediction pr ON pr.photo_date = w.photo_date AND pr.photo_id = w.photo_id AND pr.model = w.model
+WHERE p.superseded_by IS NULL AND NOT r.synthetic;
 COMMENT ON VIEW reporting.review_queue IS 'Photos that wait for a person; none of made-up nights.';
 
 CREATE OR REPLACE VIEW reporting.audit_queue AS
-SELECT d.photo_date, d.photo_id, p.key, p.refund_id, r.run_date
-FROM refund.decision d
-JOIN refund.photo p ON p.photo_date = d.photo_date AND p.photo_id = d.photo_id
-JOIN refund.run r ON r.run_id = d.run_id
-WHERE d.audit AND d.superseded_by IS NULL AND p.superseded_by IS NULL AND NOT r.synthetic AND NOT EXISTS (
-  SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id
-    AND v.chosen_by IN ('audit', 'queue'));  -- one that somebody looked for leaves the draw as it was
+WITH waiting AS MATERIALIZED (
+  SELECT d.photo_date, d.photo_id, d.run_id FROM refund.decision d
+  WHERE d.audit AND d.superseded_by IS NULL AND NOT EXISTS (
+    SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id
+      AND v.chosen_by IN ('audit', 'queue'))  -- one that somebody looked for leaves the draw as it was
+)
+SELECT w.photo_date, w.photo_id, p.key, p.refund_id, r.run_date
+FROM waiting w
+JOIN refund.photo p ON p.photo_date = w.photo_date AND p.photo_id = w.photo_id
+JOIN refund.run r ON r.run_id = w.run_id
+WHERE p.superseded_by IS NULL AND NOT r.synthetic;
 COMMENT ON VIEW reporting.audit_queue IS 'Automatic decisions that a person is to check; without the machine''s answer, so that it does not lead. None of made-up nights.';
 
 -- From the reviews, not from the decisions: people review a small part of what the machine decides.
@@ -272,3 +293,15 @@ END $$;
 COMMENT ON FUNCTION refund.ensure_partitions_ahead IS 'Makes the month partitions from the month of today to that many months later; returns how many were new.';
 REVOKE ALL ON FUNCTION refund.ensure_partitions_ahead FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION refund.ensure_partitions_ahead TO refund_app;
+
+-- Rights ------------------------------------------------------------------------------------------------------------
+-- Everybody may execute a new function unless it is said otherwise. Triggers fire all the same.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA refund FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION refund.audit_ratio TO refund_app;
+-- Up to Postgres 14 everybody may create tables there; where the schema is not ours to change, this says so and goes on.
+DO $$
+BEGIN
+  IF to_regnamespace('public') IS NOT NULL THEN
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+  END IF;
+END $$;
