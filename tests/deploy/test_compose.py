@@ -234,6 +234,36 @@ def test_airflows_own_keys_are_known_to_the_installed_airflow(written: Written) 
         assert match[2].lower() in conf.configuration_description[match[1].lower()]["options"], match[0]
 
 
+def test_what_may_be_left_out_reaches_every_container_of_ours() -> None:
+    for name, service in ours().items():
+        assert service["env_file"] == [{"path": ".env.options", "required": False}], name
+    assert "/.env.options" in (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_options_that_the_page_shows_are_understood_and_not_overruled(written: Written) -> None:
+    """Compose lets `environment` win over `env_file`."""
+    from airflow.configuration import conf
+    from airflow.providers.openlineage.get_provider_info import get_provider_info
+
+    page = (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```ini\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    shown = dict(re.findall(r"(?m)^([A-Z0-9_]+)='?(.*?)'?$", block))
+    assert not shown.keys() & environment("airflow-worker", written.env).keys()
+
+    settings = Settings.load({name: value for name, value in shown.items() if name.startswith("REFUND_")})
+    assert {f"REFUND_{name.upper()}" for name in Settings.__dataclass_fields__} >= {
+        name for name in shown if name.startswith("REFUND_")
+    }
+    for channel in settings.channels:
+        assert connection(shown[f"AIRFLOW_CONN_REFUND_{channel.upper()}"]).conn_type.startswith(channel)
+    lineage = get_provider_info()["config"]["openlineage"]["options"]
+    for section, option in re.findall(r"(?m)^AIRFLOW__([A-Z]+)__([A-Z_]+)=", block):
+        known = lineage if section == "OPENLINEAGE" else conf.configuration_description[section.lower()]["options"]
+        assert option.lower() in known, option
+    for name in ("AIRFLOW__OPENLINEAGE__TRANSPORT", "AIRFLOW__OPENLINEAGE__EMISSION_POLICY"):
+        assert json.loads(shown[name])
+
+
 def test_commands_of_refund_exist() -> None:
     import typer
 
