@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
+from datetime import date, timedelta
 from xml.etree import ElementTree
 
 import pytest
 
-from refund.report.charts import MAX_BARS, category_chart, describe_chart
+from refund.report.charts import MAX_BARS, NightShares, category_chart, describe_chart, sorting_chart
 from tests.report.factories import USUAL, categories
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -38,7 +39,7 @@ def test_small_categories_share_one_bar() -> None:
 def test_it_takes_its_colours_from_the_page_and_is_transparent() -> None:
     svg = category_chart(categories(USUAL, USUAL))
     assert set(re.findall(r"var\(--[a-z]+\)", svg)) == {
-        *("var(--ink)", "var(--muted)", "var(--auto)", "var(--review)", "var(--line)")
+        *("var(--ink)", "var(--muted)", "var(--auto)", "var(--review)", "var(--line)", "var(--paper)")
     }
     assert not re.search(r"fill: ?#(?!000000)", svg)
     assert "<style" not in svg
@@ -83,3 +84,32 @@ def test_it_leaves_matplotlib_as_it_was() -> None:
     before = dict(mpl.rcParams)
     category_chart(categories(USUAL))
     assert dict(mpl.rcParams) == before
+
+
+def nights(*auto: float) -> list[NightShares]:
+    return [
+        NightShares(run_date=date(2026, 11, 1) + timedelta(days=n), auto=share, rejected=0.05)
+        for n, share in enumerate(auto)
+    ]
+
+
+def test_nights_are_drawn_by_who_sorted_them_and_told_in_words() -> None:
+    svg = sorting_chart(nights(0.8, 0.9, 0.6))
+    assert {"Automatic", "To review", "Not usable", "1 Nov", "tonight", "0%", "100%"} == set(texts(svg)) - {"50%"}
+    assert "var(--bad)" in svg
+    assert parsed(svg).get("aria-label") == (
+        "Bar chart of the last 3 nights: tonight 60% of the photos were sorted automatically, 35% went to review and "
+        "5% could not be used; on the nights before 80% to 90% were sorted automatically."
+    )
+    with pytest.raises(ValueError, match=r"^a chart of nights needs at least two, got 1$"):
+        sorting_chart(nights(0.8))
+
+
+def test_two_charts_on_one_page_share_no_id() -> None:
+    ids = [
+        re.findall(r' id="([^"]+)"', svg) for svg in (category_chart(categories(USUAL)), sorting_chart(nights(1, 0)))
+    ]
+    assert ids[0]
+    assert not set(ids[0]) & set(ids[1])
+    for svg, own in zip((category_chart(categories(USUAL)), sorting_chart(nights(1, 0))), ids, strict=True):
+        assert set(re.findall(r"url\(#([^)]+)\)", svg)) <= set(own)

@@ -6,7 +6,8 @@ import io
 import pytest
 
 from refund.report.csv_table import COLUMNS, render_csv
-from refund.report.figures import ReasonRow, ReportFigures
+from refund.report.figures import ReportFigures
+from refund.report.rows import ReasonRow
 from tests.report.factories import empty_night, hostile_night, night
 
 

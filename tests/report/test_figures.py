@@ -3,14 +3,22 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-from refund.report.figures import CategoryRow, ReportFigures
-from tests.report.factories import TWO_MODELS, empty_night, hostile_night, night
+from refund.monitor.drift import DriftStatus
+from refund.report.csv_table import render_csv
+from refund.report.figures import ReportFigures
+from refund.report.page import render_html
+from refund.report.rows import CategoryRow, StageRow
+from refund.report.text import render_text
+from tests.report.factories import TWO_MODELS, empty_night, hostile_night, night, shifted_night
 
 
-@pytest.mark.parametrize("figures", [night(), empty_night(), night(reference=0), night(models=TWO_MODELS, audits=3)])
+@pytest.mark.parametrize(
+    "figures", [night(), empty_night(), night(reference=0), night(models=TWO_MODELS, audits=3), shifted_night()]
+)
 def test_figures_survive_json(figures: ReportFigures) -> None:
     assert ReportFigures.from_dict(json.loads(json.dumps(figures.to_dict()))) == figures
 
@@ -31,7 +39,7 @@ def test_json_carries_the_shares_that_the_record_derives() -> None:
 
 def test_a_report_of_another_schema_version_is_refused() -> None:
     body = night().to_dict() | {"schema_version": 99}
-    with pytest.raises(ValueError, match=r"^the report has schema version 99, this code reads 1; upgrade the code$"):
+    with pytest.raises(ValueError, match=r"^the report has schema version 99, this code reads 1 to 2; upgrade"):
         ReportFigures.from_dict(body)
 
 
@@ -50,6 +58,23 @@ def test_a_time_without_zone_is_refused() -> None:
         replace(night(), generated_at=datetime(2026, 11, 22, 2, 0))  # noqa: DTZ001 - the fault under test
 
 
-def test_a_report_of_the_first_release_can_still_be_read() -> None:
-    body = {name: value for name, value in night().to_dict().items() if name not in ("models", "audits")}
-    assert ReportFigures.from_dict(body) == night()
+def test_a_report_of_the_first_release_can_still_be_read_and_shown() -> None:
+    body = json.loads((Path(__file__).parent / "report_v1.json").read_text(encoding="utf-8"))
+    figures = ReportFigures.from_dict(body)
+    assert (figures.night_photos, figures.mix.status, figures.departments) == (4542, DriftStatus.DRIFT, None)
+    assert figures.stages[1] == StageRow(stage="validate", seconds=9.3)
+    assert "more shoes (58% instead of 21%)" in render_text(figures)
+    assert "Refunds by department" not in render_html(figures)
+    assert "refunds,all" not in render_csv(figures)
+    assert ReportFigures.from_dict(figures.to_dict()) == figures
+
+
+def test_what_is_no_number_is_unknown_in_json() -> None:
+    figures = night(photos_per_second=float("nan"))
+    assert json.loads(json.dumps(figures.to_dict(), allow_nan=False))["photos_per_second"] is None
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -0.1, 1.5])
+def test_a_mean_score_that_is_none_is_refused(score: float) -> None:
+    with pytest.raises(ValueError, match=rf"^'shoes': mean_score must lie in 0..1, got {score!r}$"):
+        CategoryRow(category="shoes", photos=1, share=1.0, auto=1, review=0, mean_score=score)

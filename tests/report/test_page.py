@@ -9,11 +9,23 @@ import pytest
 from jinja2 import meta
 
 from refund.report import charts
+from refund.report.csv_table import render_csv
 from refund.report.figures import ReportFigures
-from refund.report.page import CHART_WARNING, PageContext, page_context, render_html, template_environment
-from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night
+from refund.report.labels import MADE_UP
+from refund.report.page import (
+    CHART_WARNING,
+    MAX_PICTURES_BYTES,
+    PageContext,
+    page_context,
+    render_html,
+    template_environment,
+)
+from refund.report.rows import StageRow
+from refund.report.text import render_text
+from refund.report.thumbnails import Thumbnail
+from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night, shifted_night, thumbnails
 
-TEMPLATE = Path(charts.__file__).parent / "templates" / "report.html.j2"
+TEMPLATES = Path(charts.__file__).parent / "templates"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
@@ -52,24 +64,35 @@ NIGHTS = {
     "drift": night({**USUAL, "shoes": 2600}),
     "all rejected": night({}, rejected={"corrupt": 4}),
     "two models": night(models=TWO_MODELS, audits=24),
+    "shifted": shifted_night(),
+    "made up": shifted_night(synthetic=True),
+    "one category": night({"shoes": 400}, reference=0),
+    "three photos": night({"shoes": 2}, rejected={"corrupt": 1}),
     "wrong": replace(night(), reconciliation=replace(night().reconciliation, adds_up=False)),
 }
 
+PICTURES = {"shifted": thumbnails(NIGHTS["shifted"])}
+
 
 def test_the_template_uses_exactly_the_context_and_every_field_has_help() -> None:
-    used = meta.find_undeclared_variables(template_environment().parse(TEMPLATE.read_text()))
+    environment, used, parts = template_environment(), set[str](), ["report.html.j2"]
+    for name in parts:  # grows while it is read
+        tree = environment.parse((TEMPLATES / name).read_text(encoding="utf-8"))
+        used |= meta.find_undeclared_variables(tree)
+        parts += [part for part in meta.find_referenced_templates(tree) if part is not None]
+    assert sorted(parts) == sorted(path.name for path in TEMPLATES.iterdir())
     assert used == {spec.name for spec in fields(PageContext)}
     assert all(spec.metadata["help"].endswith(".") for spec in fields(PageContext))
 
 
 @pytest.mark.parametrize("name", NIGHTS)
 def test_the_page_asks_nothing_of_anyone_and_runs_nothing(name: str) -> None:
-    page = Page(render_html(NIGHTS[name]))
+    rendered = render_html(NIGHTS[name], PICTURES.get(name))
+    page = Page(rendered)
     tags = {tag for tag, _ in page.elements}
     assert not tags & {
         "script",
         "iframe",
-        "img",
         "link",
         "object",
         "embed",
@@ -82,14 +105,17 @@ def test_the_page_asks_nothing_of_anyone_and_runs_nothing(name: str) -> None:
     for tag, attributes in page.elements:
         for attribute, value in attributes.items():
             assert not attribute.startswith("on"), (tag, attribute)
-            assert attribute not in ("src", "srcset", "action", "formaction"), (tag, attribute)
+            assert attribute not in ("srcset", "action", "formaction"), (tag, attribute)
+            if attribute == "src":
+                assert tag == "img"
+                assert (value or "").startswith("data:image/jpeg;base64,")
             if attribute.endswith("href"):
                 assert (value or "").startswith("#"), (tag, value)
             if not attribute.startswith("xmlns"):
                 assert "url(http" not in (value or "")
     policy = [attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
-    style = re.findall(r"<style>(.*?)</style>", render_html(NIGHTS[name]), flags=re.DOTALL)
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    style = re.findall(r"<style>(.*?)</style>", rendered, flags=re.DOTALL)
     assert len(style) == 1
     assert "url(" not in style[0]
     assert "@import" not in style[0]
@@ -148,17 +174,72 @@ def test_a_chart_that_fails_is_a_note_and_not_a_failed_report(
         raise RuntimeError(msg)
 
     monkeypatch.setattr(charts, "category_chart", fails)
+    monkeypatch.setattr(charts, "sorting_chart", fails)
     page = Page(render_html(night()))
-    assert CHART_WARNING in page.text
+    assert page.text.count(CHART_WARNING) == 1
     assert "svg" not in {tag for tag, _ in page.elements}
     assert "Bags & luggage" in page.text
-    assert "the category chart could not be drawn" in caplog.text
+    assert "a chart could not be drawn" in caplog.text
     assert "no fonts" in caplog.text
 
 
-def test_a_made_up_night_says_so() -> None:
-    assert "made-up night of the demo" in Page(render_html(night(synthetic=True))).text
-    assert "made-up" not in Page(render_html(night())).text
+def test_a_made_up_night_says_so_in_every_form() -> None:
+    made_up, real = night(synthetic=True), night()
+    for rendered in (render_html(made_up), render_text(made_up), render_csv(made_up)):
+        assert MADE_UP.lower() in " ".join(rendered.split()).lower()
+    for rendered in (render_html(real), render_text(real), render_csv(real)):
+        assert "made-up" not in rendered.lower()
+    assert "AND synthetic" in render_html(made_up)
+    assert "AND NOT synthetic" in render_html(real)
+
+
+def test_refunds_are_shown_by_department_and_contradictions_one_by_one() -> None:
+    text = " ".join(Page(render_html(night())).text.split())
+    assert "Refunds by department" in text
+    assert "All refunds 1,215 38" in text
+    assert "38 of the 1,215 refunds (3.1%)" in text
+    assert "R-10024 Shoes 2, Clothing 1 incoming/2026-11-21/R-10024/img_1.jpg" in text
+    assert "2 of 38 are shown." in text
+
+
+def test_every_measure_of_drift_is_shown_with_its_threshold_and_floor() -> None:
+    text = " ".join(Page(render_html(shifted_night())).text.split())
+    assert "Mix of goods – – 0.202 0.120 0.100 Differs" in text
+    assert "Largest move: Toys & games 23.9% 3.7% 0.202 0.036 0.030 Differs" in text
+    assert "Number of photos 2,622 2,461" in text
+    assert "Share that could not be used 1.2% 1.3%" in text
+    assert "What moved most Category This night Usual Points Toys & games 23.9% 3.7% +20.2" in text
+    calm = Page(render_html(night())).text
+    assert "What moved most" not in calm
+    assert "Compared with other nights As usual" in " ".join(calm.split())
+
+
+def test_pictures_are_inside_the_page_and_missing_ones_are_named() -> None:
+    figures = shifted_night()
+    gone, huge, *_ = figures.examples
+    figures = replace(figures, examples=(replace(gone, missing="gone"), *figures.examples[1:]))
+    pictures = thumbnails(figures) | {huge.key: Thumbnail(jpeg=b"x" * MAX_PICTURES_BYTES, width_px=9, height_px=9)}
+    rendered = render_html(figures, pictures)
+    page = Page(rendered)
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(images) == 6
+    assert images[0]["alt"] == "Photo sorted as Toys & games, score 0.97: incoming/2026-11-21/R-2/toys_games.jpg"
+    assert f"Not shown: {gone.key} (gone)" in page.text
+    assert f"Not shown: {huge.key} (the page would grow too large)" in page.text
+    assert len(rendered.encode()) < 1_000_000
+
+
+def test_latencies_and_error_rates_are_shown_where_they_were_measured() -> None:
+    text = " ".join(Page(render_html(night())).text.split())
+    assert "Read and check 9.3 s 2,462 1.3% 3.1 ms 14 ms 61 ms" in text
+    assert "Write to the database 0.9 s 2,462 0.0% – – –" in text
+    plain = night(stages=(StageRow(stage="validate", seconds=9.3),))
+    assert "Median" not in Page(render_html(plain)).text
+
+
+def test_open_alerts_are_shown() -> None:
+    assert "Warning · rejection_spike · 9.1% of the photos" in Page(render_html(shifted_night())).text
+    assert "Open alerts" not in Page(render_html(night())).text
 
 
 @pytest.mark.parametrize("figures", [night(), hostile_night()])

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from refund.monitor.drift import DriftStatus
 from refund.records import OutcomeCounts
 from refund.report.figures import ReportFigures
-from refund.report.sentence import reconciliation_sentences, summary_sentence
+from refund.report.sentence import reconciliation_sentences, refunds_sentence, summary_sentence
 from tests.report.factories import USUAL, empty_night, night, overtaken_night
 
 DAY = "Saturday 21 November 2026"
@@ -65,9 +66,35 @@ def test_all_rejected() -> None:
 
 def test_drift_says_what_moved() -> None:
     text = summary_sentence(night({**USUAL, "shoes": 2600}))
-    assert text.endswith("; the mix of goods differs from other nights, above all more shoes (58% instead of 21%).")
+    assert text.endswith(
+        "; the mix of goods differs from other nights, above all more shoes (58% instead of 21%); there were far more "
+        "photos than on other nights (4,542 instead of 2,461)."
+    )
     without_goods = summary_sentence(night({**USUAL, "not_a_product": 2600}))
     assert "above all more photos without goods (52% instead of 0%)" in without_goods
+
+
+def test_every_measure_that_differs_is_told_once() -> None:
+    rejected = summary_sentence(night(rejected={"corrupt": 300}))
+    assert rejected.endswith("; more photos than on other nights could not be used (11.0% instead of 1.3%).")
+    fewer = summary_sentence(night({name: photos // 4 for name, photos in USUAL.items()}, rejected={}))
+    assert fewer.endswith("; there were far fewer photos than on other nights (606 instead of 2,461).")
+    alone = [replace(one, status=DriftStatus.DRIFT) for one in night({**USUAL, "shoes": 600}).drift[1:2]]
+    assert summary_sentence(night(drift=(*night().drift[:1], *alone))).endswith(
+        "; there was far more shoes than on other nights (24% instead of 21%)."
+    )
+    unknown = replace(night().drift[2], measure="odd_hours", status=DriftStatus.DRIFT)
+    assert summary_sentence(night(drift=(*night().drift[:1], unknown))).endswith("; odd hours: not as on other nights.")
+
+
+def test_refunds_in_words() -> None:
+    assert refunds_sentence(night()) == (
+        "38 of the 1,215 refunds (3.1%): in 19 the photos belong to several categories, in 19 a photo belongs to "
+        "another than was declared."
+    )
+    assert refunds_sentence(night(refunds_undeclared=20)).endswith("was declared, 1 of them both.")
+    assert refunds_sentence(night({"shoes": 9})).startswith("None of the 5 refunds: their photos agree with one")
+    assert refunds_sentence(empty_night()) == "No refund of this night has a photo that names it."
 
 
 def test_figures_that_do_not_add_up_are_the_only_news() -> None:

@@ -43,9 +43,7 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     decided_by = dict.fromkeys([row.model, *night.model_counts])
     summaries = {model: services.registry.resolve(model).card.summary for model in decided_by}
     examples, pictures = example_pictures(row, drift, services)
-    figures = report_figures(
-        row, night, drift, model_summaries=summaries, at=services.now(), examples=examples
-    )
+    figures = report_figures(row, night, drift, model_summaries=summaries, at=services.now(), examples=examples)
     page, table = render_html(figures, pictures), render_csv(figures)
     folder = keys.report_prefix(run_date=row.run_date, run_id=row.run_id)
     services.objects.put(folder + HTML_FILE, page.encode(), content_type="text/html; charset=utf-8")

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 
 from refund.report.figures import ReportFigures
-from refund.report.labels import visible
+from refund.report.labels import MADE_UP, visible
 
 COLUMNS = ("run_date", "run_id", "section", "name", "measure", "value")
 FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count in East Asian spreadsheets
@@ -45,6 +45,8 @@ def _cell(value: str | float | bool | None) -> str:
 def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float | bool | None]]:
     for name in ("model", "model_summary", "taxonomy_version", "code_version", "synthetic"):
         yield "run", name, "value", getattr(figures, name)
+    if figures.synthetic:
+        yield "run", "synthetic", "text", MADE_UP
     yield "run", "generated_at", "value", figures.generated_at.isoformat()
     for name in ("photos", "classified", "rejected", "unchanged"):
         yield "run", name, "photos", getattr(figures.counts, name)
@@ -77,17 +79,48 @@ def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float |
             yield "rejection", reason.reason, "example_key", key
     for quality in figures.quality:
         yield "quality", quality.label, "photos", quality.photos
-    for stage in figures.stage_seconds:
-        yield "stage", stage.stage, "seconds", stage.seconds
-    drift = figures.mix
-    yield "drift", drift.measure, "status", drift.status.value
-    for measure in (
-        *("distance", "threshold", "p_value", "total_variation"),
-        *("tonight_photos", "reference_photos", "reference_nights"),
-    ):
-        yield "drift", drift.measure, measure, getattr(drift, measure)
-    for move in drift.moves:
-        yield "drift_move", move.category, "tonight_share", move.tonight_share
-        yield "drift_move", move.category, "reference_share", move.reference_share
+    for stage in figures.stages:
+        for measure in ("seconds", "photos", "failed", "error_share", "p50_ms", "p95_ms", "p99_ms"):
+            yield "stage", stage.stage, measure, getattr(stage, measure)
+    yield from _refund_rows(figures)
+    for drift in figures.drift:
+        yield "drift", drift.measure, "status", drift.status.value
+        for measure in (
+            *("distance", "threshold", "floor", "chance", "alpha", "alpha_part", "p_value", "overdispersion"),
+            *("tonight_value", "reference_value", "total_variation", "basis"),
+            *("tonight_photos", "reference_photos", "reference_nights"),
+        ):
+            yield "drift", drift.measure, measure, getattr(drift, measure)
+        for move in drift.moves:
+            yield f"drift_move:{drift.measure}", move.category, "tonight_share", move.tonight_share
+            yield f"drift_move:{drift.measure}", move.category, "reference_share", move.reference_share
+    for example in figures.examples:
+        yield "drift_example", example.category, "example_key", example.key
+    for night in figures.earlier:
+        for measure in ("photos", "auto_share", "rejected_share"):
+            yield "earlier_night", night.run_date.isoformat(), measure, getattr(night, measure)
+    for number, alert in enumerate(figures.alerts, start=1):
+        for measure in ("rule", "severity", "message", "seen_count"):
+            yield "alert", str(number), measure, getattr(alert, measure)
     for number, text in enumerate(figures.notes, start=1):
         yield "note", str(number), "text", text
+
+
+def _refund_rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float | bool | None]]:
+    if figures.departments is None:  # not counted by earlier releases
+        return
+    yield "refunds", "all", "refunds", figures.refunds
+    yield "refunds", "contradicting", "refunds", figures.contradicting
+    yield "refunds", "disagree", "refunds", figures.refunds_disagree
+    yield "refunds", "undeclared", "refunds", figures.refunds_undeclared
+    for department in figures.departments:
+        for measure in ("refunds", "photos", "auto", "auto_share", "contradicting"):
+            yield "department", department.department or "", measure, getattr(department, measure)
+    for row in figures.contradictions:
+        for category, photos in row.categories.items():
+            yield "contradiction", row.refund_id, f"photos:{category}", photos
+        yield "contradiction", row.refund_id, "declared", row.declared
+        for measure in ("disagree", "undeclared"):
+            yield "contradiction", row.refund_id, measure, getattr(row, measure)
+        for key in row.keys:
+            yield "contradiction", row.refund_id, "example_key", key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -10,72 +11,21 @@ from typing import Any, Self
 from refund.monitor.drift import DriftResult
 from refund.records import OutcomeCounts, Reconciliation
 from refund.report.labels import visible
+from refund.report.rows import (
+    AlertRow,
+    CategoryRow,
+    ContradictionRow,
+    DepartmentRow,
+    EarlierRow,
+    EvaluationRow,
+    ExampleRow,
+    ModelRow,
+    QualityRow,
+    ReasonRow,
+    StageRow,
+)
 
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CategoryRow:
-    """One category of the night: the photos whose decision stands."""
-
-    category: str
-    photos: int
-    share: float  # of the night's classified photos, 0 to 1
-    auto: int
-    review: int
-    mean_score: float  # 0 to 1
-    reference_share: float | None = None  # share in the drift reference; None without one
-
-    def __post_init__(self) -> None:
-        if self.auto + self.review != self.photos:
-            msg = f"{self.category!r}: {self.photos} photos but {self.auto} auto + {self.review} review"
-            raise ValueError(msg)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReasonRow:
-    """One reason code and the photos it cost."""
-
-    reason: str  # a `refund.errors.ReasonCode`
-    photos: int
-    example_keys: tuple[str, ...] = ()  # S3 keys, hostile text
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QualityRow:
-    """How many of the night's photos carry a quality label."""
-
-    label: str
-    photos: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageSeconds:
-    """Seconds of work in one stage, summed over shards."""
-
-    stage: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationRow:
-    """What a model scored on the labelled set that it was evaluated on last."""
-
-    set_name: str
-    photos: int
-    accuracy: float  # share of right categories, 0 to 1
-    low: float  # of its 95 % interval
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRow:
-    """One model and what stands of the night by its decisions."""
-
-    model: str  # name@version
-    photos: int
-    summary: str  # one line from the model card
-    evaluation: EvaluationRow | None = None  # None: never evaluated under this taxonomy
+SCHEMA_VERSION = 2  # 1: without refunds, earlier nights, alerts, examples; stages with seconds alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +54,7 @@ class ReportFigures:
     reconciliation: Reconciliation
     drift: tuple[DriftResult, ...]  # category shares first
     quality: tuple[QualityRow, ...] = ()
-    stage_seconds: tuple[StageSeconds, ...] = ()  # in the order of the stages
+    stages: tuple[StageRow, ...] = ()  # in their order
     photos_per_second: float | None = None
     late_photos: int = 0  # of this run's, those whose photo date lies before the run date
     size_bytes: int = 0  # of the night's photos
@@ -112,6 +62,13 @@ class ReportFigures:
     synthetic: bool = False  # a made-up night of the demo
     models: tuple[ModelRow, ...] = ()  # most photos first; more than one where the champion was rolled back meanwhile
     audits: int = 0  # of the night's automatic decisions, those marked for people to check
+    departments: tuple[DepartmentRow, ...] | None = None  # most refunds first; None: not counted, as in version 1
+    refunds_disagree: int = 0  # refunds whose photos belong to several categories
+    refunds_undeclared: int = 0  # refunds with a photo of another category than was declared
+    contradictions: tuple[ContradictionRow, ...] = ()  # some of both
+    earlier: tuple[EarlierRow, ...] = ()  # nights before this one, oldest first
+    alerts: tuple[AlertRow, ...] = ()  # open when the report was written, gravest first
+    examples: tuple[ExampleRow, ...] = ()  # of the categories that moved most, where the mix of goods differs
 
     def __post_init__(self) -> None:
         if self.generated_at.tzinfo is None:
@@ -150,6 +107,16 @@ class ReportFigures:
         return sum(row.review for row in self.categories)
 
     @property
+    def refunds(self) -> int:
+        """Refunds of the night, 0 where they were not counted."""
+        return sum(row.refunds for row in self.departments or ())
+
+    @property
+    def contradicting(self) -> int:
+        """Refunds whose photos disagree with one another or with what was declared."""
+        return sum(row.contradicting for row in self.departments or ())
+
+    @property
     def auto_share(self) -> float | None:
         """``auto`` over all photos of the night, 0 to 1; None for a night without photos."""
         return self.auto / self.night_photos if self.night_photos else None
@@ -175,14 +142,12 @@ class ReportFigures:
         Raises:
             ValueError: the body was written by a newer version of the report.
         """
-        if body.get("schema_version") != SCHEMA_VERSION:
-            msg = (
-                f"the report has schema version {body.get('schema_version')!r}, this code reads {SCHEMA_VERSION}; "
-                f"upgrade the code"
-            )
+        version = body.get("schema_version")
+        if version not in range(1, SCHEMA_VERSION + 1):
+            msg = f"the report has schema version {version!r}, this code reads 1 to {SCHEMA_VERSION}; upgrade the code"
             raise ValueError(msg)
         values = {name: value for name, value in body.items() if name in cls.__dataclass_fields__}
-        drift = body["drift"]
+        drift, departments = body["drift"], body.get("departments")
         return cls(
             **values
             | {
@@ -194,7 +159,7 @@ class ReportFigures:
                     ReasonRow(**row | {"example_keys": tuple(row["example_keys"])}) for row in body["rejections"]
                 ),
                 "quality": tuple(QualityRow(**row) for row in body["quality"]),
-                "stage_seconds": tuple(StageSeconds(**row) for row in body["stage_seconds"]),
+                "stages": tuple(StageRow(**row) for row in body["stage_seconds" if version == 1 else "stages"]),
                 "reconciliation": Reconciliation(**body["reconciliation"]),
                 "drift": tuple(
                     DriftResult.from_dict(result)
@@ -205,6 +170,16 @@ class ReportFigures:
                     ModelRow(**row | {"evaluation": row["evaluation"] and EvaluationRow(**row["evaluation"])})
                     for row in body.get("models", ())
                 ),
+                "departments": None if departments is None else tuple(DepartmentRow(**row) for row in departments),
+                "contradictions": tuple(
+                    ContradictionRow(**row | {"keys": tuple(row["keys"])}) for row in body.get("contradictions", ())
+                ),
+                "earlier": tuple(
+                    EarlierRow(**row | {"run_date": date.fromisoformat(row["run_date"])})
+                    for row in body.get("earlier", ())
+                ),
+                "alerts": tuple(AlertRow(**row) for row in body.get("alerts", ())),
+                "examples": tuple(ExampleRow(**row) for row in body.get("examples", ())),
             }
         )
 
@@ -216,8 +191,10 @@ def _plain(value: Any) -> Any:
         return value.astimezone(UTC).isoformat()
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no such number
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(inner) for inner in value]
     return value

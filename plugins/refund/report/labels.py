@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from datetime import date
 
 from refund.errors import ReasonCode
+from refund.monitor.drift import CATEGORY_SHARES, LARGEST_MOVE, REJECTION_RATE, VOLUME
 from refund.records import QualityLabel
+
+MADE_UP = "Made-up night of the demo: nothing of it happened"
 
 _CATEGORIES = {  # where "replace underscores, capitalise" would not read well
     "arts_entertainment": "Arts & entertainment",
@@ -65,6 +69,13 @@ _STAGES = {
     "generate_report": "Write the report",
 }
 
+_MEASURES = {
+    CATEGORY_SHARES: "Mix of goods",
+    LARGEST_MOVE: "Largest move",
+    VOLUME: "Number of photos",
+    REJECTION_RATE: "Share that could not be used",
+}
+
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),
@@ -99,6 +110,20 @@ def stage_label(stage: str) -> str:
     return _STAGES.get(stage) or plain_label(stage)
 
 
+def measure_label(measure: str) -> str:
+    """A measure of drift as a title."""
+    return _MEASURES.get(measure) or plain_label(measure)
+
+
+def measure_value(value: float | None, measure: str) -> str:
+    """What a measure of drift looked at: photos, or a share; a dash where it has no one value."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if measure == VOLUME:
+        return count(round(value))
+    return percent(value, digits=1) if measure in _MEASURES else f"{value:.3g}"
+
+
 def plain_label(name: str) -> str:
     """Underscores become spaces, the first letter a capital."""
     text = visible(name).replace("_", " ").strip()
@@ -111,8 +136,8 @@ def count(number: int) -> str:
 
 
 def percent(share: float | None, *, digits: int = 0) -> str:
-    """A ratio as a percentage that never rounds something to nothing or most to all; a dash for None."""
-    if share is None:
+    """A ratio as a percentage that never rounds something to nothing or most to all; a dash for None and NaN."""
+    if share is None or not math.isfinite(share):
         return "–"
     step = 10**-digits
     if 0.0 < share * 100 < step / 2:
@@ -128,8 +153,21 @@ def points(change: float) -> str:
     return f"{'−' if rounded < 0 else '+' if rounded > 0 else '±'}{abs(rounded):.1f}"
 
 
-def seconds(value: float) -> str:
-    """A duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+def decimal(value: float | None, *, digits: int = 3) -> str:
+    """A number with so many decimals; a dash for None and NaN."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time for one photo: ``0.8 ms``, ``21 ms``, ``1,500 ms``; a dash for None and NaN."""
+    shown = decimal(value, digits=1 if value is not None and value < 9.95 else 0)
+    return shown if shown == "–" else f"{shown} ms"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``; a dash for None and NaN."""
+    if value is None or not math.isfinite(value):
+        return "–"
     if value < 9.95:
         return f"{value:.1f} s"
     whole = round(value)
@@ -151,6 +189,16 @@ def megabytes(size_bytes: int) -> str:
 def long_date(day: date) -> str:
     """``Saturday 21 November 2026``, in English whatever the machine's locale."""
     return f"{_DAYS[day.weekday()]} {day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def short_date(day: date) -> str:
+    """``21 Nov``, in English."""
+    return f"{day.day} {_MONTHS[day.month - 1][:3]}"
+
+
+def weekday(day: date) -> str:
+    """``Saturday``, in English."""
+    return _DAYS[day.weekday()]
 
 
 def visible(text: str, *, limit: int = 160) -> str:

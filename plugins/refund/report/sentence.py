@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from refund.monitor.drift import DriftStatus
+from refund.monitor.drift import (
+    CATEGORY_SHARES,
+    LARGEST_MOVE,
+    REJECTION_RATE,
+    VOLUME,
+    DriftResult,
+    DriftStatus,
+)
 from refund.records import Reconciliation
 from refund.report.figures import ReportFigures
-from refund.report.labels import category_label, count, long_date, percent, reason_label
+from refund.report.labels import (
+    category_label,
+    count,
+    long_date,
+    measure_label,
+    measure_value,
+    percent,
+    reason_label,
+)
 
 MANY_REJECTED_SHARE = 0.2  # from here on the rejected photos, not the sorted ones, are the news
 
@@ -89,17 +104,56 @@ def _rejections_first(figures: ReportFigures, night: str) -> str | None:
     )
 
 
-def _drift(figures: ReportFigures) -> str:
-    drift = figures.mix
-    if drift.status is not DriftStatus.DRIFT or not drift.moves:
-        return ""
-    move = drift.moves[0]
-    goods = "photos without goods" if move.category == "not_a_product" else category_label(move.category).lower()
-    more = "more" if move.change > 0 else "fewer" if move.category == "not_a_product" else "less"
+def refunds_sentence(figures: ReportFigures) -> str:
+    """How many refunds contradict themselves or the customer, and in which way."""
+    if not figures.refunds:
+        return "No refund of this night has a photo that names it."
+    if not figures.contradicting:
+        return (
+            f"None of the {count(figures.refunds)} refunds: their photos agree with one another and with what was "
+            f"declared."
+        )
+    both = figures.refunds_disagree + figures.refunds_undeclared - figures.contradicting
     return (
-        f"; the mix of goods differs from other nights, above all {more} {goods} "
-        f"({percent(move.tonight_share)} instead of {percent(move.reference_share)})"
+        f"{count(figures.contradicting)} of the {count(figures.refunds)} refunds "
+        f"({percent(figures.contradicting / figures.refunds, digits=1)}): in {count(figures.refunds_disagree)} the "
+        f"photos belong to several categories, in {count(figures.refunds_undeclared)} a photo belongs to another than "
+        f"was declared" + (f", {count(both)} of them both." if both else ".")
     )
+
+
+def _drift(figures: ReportFigures) -> str:
+    found = [result for result in figures.drift if result.status is DriftStatus.DRIFT]
+    shares = any(result.measure == CATEGORY_SHARES and result.moves for result in found)
+    parts = [
+        text
+        for result in found
+        if not (result.measure == LARGEST_MOVE and shares)  # the mix names that category already
+        for text in [_difference(result)]
+        if text
+    ]
+    return f"; {'; '.join(parts)}" if parts else ""
+
+
+def _difference(result: DriftResult) -> str:
+    """How one measure differs from other nights, in words."""
+    now, usual = result.tonight_value, result.reference_value
+    instead = f"({measure_value(now, result.measure)} instead of {measure_value(usual, result.measure)})"
+    if result.measure in (CATEGORY_SHARES, LARGEST_MOVE) and result.moves:
+        move = result.moves[0]
+        goods = "photos without goods" if move.category == "not_a_product" else category_label(move.category).lower()
+        more = "more" if move.change > 0 else "fewer" if move.category == "not_a_product" else "less"
+        shares = f"({percent(move.tonight_share)} instead of {percent(move.reference_share)})"
+        if result.measure == LARGEST_MOVE:
+            return f"there was far {more} {goods} than on other nights {shares}"
+        return f"the mix of goods differs from other nights, above all {more} {goods} {shares}"
+    if result.measure == CATEGORY_SHARES:
+        return "the mix of goods differs from other nights"
+    if now is not None and usual is not None and result.measure == VOLUME:
+        return f"there were far {'more' if now > usual else 'fewer'} photos than on other nights {instead}"
+    if now is not None and usual is not None and result.measure == REJECTION_RATE:
+        return f"{'more' if now > usual else 'fewer'} photos than on other nights could not be used {instead}"
+    return f"{measure_label(result.measure).lower()}: not as on other nights"
 
 
 def _listed(parts: list[str]) -> str:

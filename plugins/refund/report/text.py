@@ -5,20 +5,26 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from refund.monitor.drift import DriftStatus
+from refund.monitor.drift import SAME_WEEKDAY, DriftResult, DriftStatus
 from refund.report.figures import ReportFigures
 from refund.report.labels import (
+    MADE_UP,
     category_label,
     count,
+    decimal,
     explain_reason,
+    measure_label,
+    measure_value,
+    milliseconds,
     percent,
     points,
     reason_label,
     seconds,
     stage_label,
     visible,
+    weekday,
 )
-from refund.report.sentence import summary_sentence
+from refund.report.sentence import refunds_sentence, summary_sentence
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -30,11 +36,14 @@ def render_text(figures: ReportFigures, *, width: int = 80, top: int = 10) -> st
     """
     width = max(60, width)
     lines = [
+        *textwrap.wrap(MADE_UP.upper(), width) * figures.synthetic,
         *textwrap.wrap(summary_sentence(figures), width),
         *_counts(figures),
         *_categories(figures, width=width, top=top),
         *_rejections(figures, width=width),
+        *_refunds(figures, width=width),
         *_drift(figures, width=width),
+        *_alerts(figures, width=width),
         *_foot(figures, width=width),
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -101,34 +110,63 @@ def _rejections(figures: ReportFigures, *, width: int) -> Iterator[str]:
         yield from textwrap.wrap(visible(line), width, subsequent_indent=" " * 10, drop_whitespace=True)
 
 
+def _refunds(figures: ReportFigures, *, width: int) -> Iterator[str]:
+    if figures.departments is None:  # not counted by earlier releases
+        return
+    yield ""
+    yield from textwrap.wrap(f"Refunds with contradictions: {refunds_sentence(figures)}", width, subsequent_indent="  ")
+
+
 def _drift(figures: ReportFigures, *, width: int) -> Iterator[str]:
     yield ""
-    yield from textwrap.wrap(f"Mix of goods: {drift_text(figures)}", width, subsequent_indent="  ")
-    if figures.mix.status is DriftStatus.DRIFT:
-        for move in figures.mix.moves[:3]:
-            yield (
-                f"  {_cut(category_label(move.category), 20):<20} {percent(move.tonight_share, digits=1):>6}, usually "
-                f"{percent(move.reference_share, digits=1)} ({points(move.change)} points)"
-            )
+    for result in figures.drift:
+        text = f"{measure_label(result.measure)}: {drift_text(figures, result)}"
+        yield from textwrap.wrap(text, width, subsequent_indent="  ")
+        if result.status is DriftStatus.DRIFT:
+            for move in result.moves[:3]:
+                yield (
+                    f"  {_cut(category_label(move.category), 20):<20} {percent(move.tonight_share, digits=1):>6}, "
+                    f"usually {percent(move.reference_share, digits=1)} ({points(move.change)} points)"
+                )
 
 
-def drift_text(figures: ReportFigures) -> str:
-    """The drift verdict in words."""
-    drift = figures.mix
-    nights = "night" if drift.reference_nights == 1 else "nights"
-    if drift.status is DriftStatus.NO_REFERENCE:
+def _alerts(figures: ReportFigures, *, width: int) -> Iterator[str]:
+    for alert in figures.alerts:
+        text = f"Alert ({alert.severity}, {visible(alert.rule)}): {visible(alert.message, limit=400)}"
+        yield from textwrap.wrap(text, width, subsequent_indent="  ")
+
+
+def drift_text(figures: ReportFigures, result: DriftResult) -> str:
+    """The verdict on one measure in words."""
+    before = reference_label(figures, result)
+    if result.status is DriftStatus.NO_REFERENCE:
         return "nothing to compare with: no earlier night with photos by this model."
-    if drift.status is DriftStatus.INSUFFICIENT_DATA:
+    if result.status is DriftStatus.INSUFFICIENT_DATA:
         return (
-            f"too few photos to tell ({count(drift.tonight_photos)} tonight, {count(drift.reference_photos)} in the "
-            f"{drift.reference_nights} {nights} before)."
+            f"too few photos to tell ({count(result.tonight_photos)} tonight, {count(result.reference_photos)} in "
+            f"{before})."
         )
-    verdict = "differs from" if drift.status is DriftStatus.DRIFT else "is like"
-    sign = ">" if drift.status is DriftStatus.DRIFT else "≤"
+    verdict = "differs from" if result.status is DriftStatus.DRIFT else "is like"
+    sign = ">" if result.status is DriftStatus.DRIFT else "≤"
+    values = ""
+    if result.tonight_value is not None and result.reference_value is not None:
+        now, usual = (measure_value(each, result.measure) for each in (result.tonight_value, result.reference_value))
+        values = f"{now}, usually {usual}; "
     return (
-        f"{verdict} the {drift.reference_nights} {nights} before (distance {drift.distance:.3f} {sign} threshold "
-        f"{drift.threshold:.3f}).{_compared(figures)}"
+        f"{verdict} {before} ({values}distance {decimal(result.distance)} {sign} threshold "
+        f"{decimal(result.threshold)}).{_compared(figures) if result is figures.mix else ''}"
     )
+
+
+def reference_label(figures: ReportFigures, result: DriftResult) -> str:
+    """The nights that a measure compares with, as ``the 28 nights before`` or ``the 4 Saturdays before``."""
+    if result.reference_nights == 1:
+        return f"the {_unit(figures, result)} before"
+    return f"the {result.reference_nights} {_unit(figures, result)}s before"
+
+
+def _unit(figures: ReportFigures, result: DriftResult) -> str:
+    return weekday(figures.run_date) if result.basis == SAME_WEEKDAY else "night"
 
 
 def _compared(figures: ReportFigures) -> str:
@@ -141,10 +179,18 @@ def _compared(figures: ReportFigures) -> str:
 
 
 def _foot(figures: ReportFigures, *, width: int) -> Iterator[str]:
-    if figures.stage_seconds:
-        stages = ", ".join(f"{stage_label(row.stage).lower()} {seconds(row.seconds)}" for row in figures.stage_seconds)
+    timed = [f"{stage_label(row.stage).lower()} {seconds(row.seconds)}" for row in figures.stages if row.seconds]
+    if timed:
         speed = f" ({figures.photos_per_second:,.0f} photos/s)" if figures.photos_per_second else ""
-        yield from textwrap.wrap(f"Work: {stages}{speed}", width, subsequent_indent="  ")
+        yield from textwrap.wrap(f"Work: {', '.join(timed)}{speed}", width, subsequent_indent="  ")
+    for row in figures.stages:
+        if row.p50_ms is not None:
+            text = (
+                f"{stage_label(row.stage)}: half of the photos within {milliseconds(row.p50_ms)}, 95% within "
+                f"{milliseconds(row.p95_ms)}, 99% within {milliseconds(row.p99_ms)}; "
+                f"{percent(row.error_share, digits=1)} failed"
+            )
+            yield from textwrap.wrap(text, width, subsequent_indent="  ")
     for text in figures.notes:
         yield from textwrap.wrap(f"Note: {visible(text)}", width, subsequent_indent="  ")
     models = ", ".join(
