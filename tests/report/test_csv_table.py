@@ -8,7 +8,7 @@ import pytest
 from refund.report.csv_table import COLUMNS, render_csv
 from refund.report.figures import ReportFigures
 from refund.report.rows import ReasonRow
-from tests.report.factories import empty_night, hostile_night, night
+from tests.report.factories import empty_night, hostile_night, night, shifted_night
 
 
 def rows(figures: ReportFigures) -> list[dict[str, str]]:
@@ -34,7 +34,26 @@ def test_one_figure_per_row_under_a_header() -> None:
     assert {(r["run_date"], r["run_id"]) for r in rows(night())} == {("2026-11-21", night().run_id)}
 
 
-@pytest.mark.parametrize("figures", [night(), empty_night(), hostile_night()])
+def test_everything_that_the_page_shows_is_in_the_table() -> None:
+    figures = shifted_night()
+    assert value(figures, "refunds", "contradicting", "refunds") == str(figures.contradicting)
+    assert value(figures, "department", "toys_games", "refunds") == "310"
+    assert float(value(figures, "department", "toys_games", "auto_share")) == pytest.approx(259 / 310)
+    assert value(figures, "contradiction", "R-10024", "photos:clothing") == "1"
+    assert value(figures, "contradiction", "R-10311", "declared") == "electronics"
+    assert [value(figures, "drift", one.measure, "status") for one in figures.drift] == ["drift", "drift", "ok", "ok"]
+    assert value(figures, "drift", "volume", "floor") == "0.3"
+    assert value(figures, "drift", "volume", "tonight_value") == "2622.0"
+    assert float(value(figures, "drift_move:category_shares", "shoes", "reference_share")) == pytest.approx(520 / 2430)
+    assert value(figures, "stage", "validate", "p95_ms") == "14.2"
+    assert float(value(figures, "stage", "validate", "error_share")) == pytest.approx(32 / 2622)
+    assert value(figures, "alert", "1", "rule") == "rejection_spike"
+    assert value(figures, "earlier_night", "2026-11-20", "photos") == "2434"
+    assert sum(row["section"] == "drift_example" for row in rows(figures)) == 8
+    assert {row.measure for row in figures.drift} <= {row["name"] for row in rows(figures)}
+
+
+@pytest.mark.parametrize("figures", [night(), empty_night(), hostile_night(), shifted_night()])
 def test_section_name_and_measure_are_a_key_but_for_examples(figures: ReportFigures) -> None:
     keys = [(r["section"], r["name"], r["measure"]) for r in rows(figures) if r["measure"] != "example_key"]
     assert len(keys) == len(set(keys))
