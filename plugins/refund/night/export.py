@@ -16,7 +16,7 @@ from refund.store.scratch import scratch_folder
 from refund.store.staging import disk_errors
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
 
     from refund.store.exports import NightRefunds
     from refund.store.records import RunRow
@@ -55,7 +55,7 @@ def export_decisions(row: RunRow, services: Services) -> DecisionsExport | None:
         temporary = Path(tempfile.gettempdir())
         with disk_errors(None), scratch_folder(temporary, prefix=_TEMPORARY) as folder:
             path = folder / "decisions.parquet"
-            refunds = _write(path, night, row=row, at=services.now())
+            refunds = write_refunds(path, night, run_date=row.run_date, at=services.now())
             services.objects.upload(path, key, content_type=CONTENT_TYPE)  # before the next export of the night begins
     uri = services.objects.uri(key)
     services.repository.save_export_uri(row.run_id, uri)
@@ -69,8 +69,8 @@ def export_decisions(row: RunRow, services: Services) -> DecisionsExport | None:
     return DecisionsExport(uri=uri, refunds=refunds, photos_without_refund=night.photos_without_refund)
 
 
-def _write(path: Path, night: NightRefunds, *, row: RunRow, at: datetime) -> int:
-    """Write the file, a row group per batch; returns the number of rows."""
+def write_refunds(path: Path, night: NightRefunds, *, run_date: date, at: datetime) -> int:
+    """Write the file of a night, a row group per batch; returns the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -79,7 +79,7 @@ def _write(path: Path, night: NightRefunds, *, row: RunRow, at: datetime) -> int
     schema = decisions_schema().with_metadata(
         {
             "refund.schema_version": DECISIONS_VERSION,
-            "refund.run_date": row.run_date.isoformat(),
+            "refund.run_date": run_date.isoformat(),
             "refund.run_id": night.run_id,
             "refund.models": ",".join(night.models),
             "refund.taxonomy_version": night.taxonomy_version,
@@ -88,7 +88,7 @@ def _write(path: Path, night: NightRefunds, *, row: RunRow, at: datetime) -> int
             "refund.photos_without_refund": str(night.photos_without_refund),
         }
     )
-    same = {"run_date": row.run_date, "run_id": night.run_id, "generated_at": at}
+    same = {"run_date": run_date, "run_id": night.run_id, "generated_at": at}
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in night.batches:
