@@ -327,18 +327,19 @@ def statements() -> dict[str, str]:
 
 
 def test_there_are_examples() -> None:
-    assert sum(name.startswith("analysts.md") for name in statements()) == 10
+    assert sum(name.startswith("analysts.md") for name in statements()) == 20
     assert sum(name.endswith(".sql") for name in statements()) >= 3
 
 
 @pytest.mark.parametrize("name", statements())
-def test_sql_examples_run_as_the_analyst(name: str, database: Roles) -> None:
+def test_sql_examples_run_as_the_analyst_where_no_night_was_published(name: str, database: Roles) -> None:
+    """Their answers on known nights are checked in tests/store/test_analysts_page.py."""
     from refund.store.database import Database
     from refund.store.repository import Repository
 
     columns, rows = Repository(Database(database.analyst)).select(statements()[name])
     assert len(columns) >= 2
-    assert rows == []  # nothing was published in this database
+    assert [row for row in rows if any(row)] == []  # at most a row of zeros
 
 
 def test_every_view_is_in_the_analysts_list(database: Roles) -> None:

@@ -18,3 +18,12 @@ CREATE DATABASE refund OWNER refund_owner;
 REVOKE ALL ON DATABASE airflow FROM PUBLIC;
 REVOKE ALL ON DATABASE refund FROM PUBLIC;
 REVOKE ALL ON DATABASE postgres FROM PUBLIC;
+REVOKE ALL ON DATABASE template1 FROM PUBLIC;
+
+-- How long a query and an open transaction of an analyst may last; an open one keeps new partitions waiting.
+ALTER ROLE refund_analyst IN DATABASE refund SET default_transaction_read_only = on;
+ALTER ROLE refund_analyst IN DATABASE refund SET statement_timeout = '5min';
+ALTER ROLE refund_analyst IN DATABASE refund SET idle_in_transaction_session_timeout = '10min';
+-- Anybody may make large objects unless it is said otherwise.
+\connect refund
+REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC;

@@ -7,4 +7,5 @@ SELECT d.category,
        round(d.mean_score::numeric, 2) AS mean_score
 FROM reporting.daily_categories AS d
 JOIN reporting.last_complete_night AS n ON n.run_date = d.run_date
+WHERE NOT d.synthetic
 ORDER BY d.photos DESC, d.category;

@@ -13,5 +13,6 @@ SELECT run_date,
        decisions,
        adds_up
 FROM reporting.reconciliation
+WHERE NOT synthetic
 ORDER BY run_date DESC, run_id
 LIMIT 60;

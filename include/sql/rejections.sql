@@ -6,4 +6,5 @@ SELECT r.reason,
        r.quarantine_key
 FROM reporting.rejections AS r
 JOIN reporting.last_complete_night AS n ON n.run_date = r.run_date
+WHERE NOT r.synthetic
 ORDER BY r.reason, r.key;

@@ -115,6 +115,17 @@ def refusal(*, port: int, credentials: StackCredentials) -> str | None:
     return None
 
 
+# What only an administrator can say of refund_analyst: how long a query and an open transaction may last (an open one
+# keeps new partitions waiting, and with them every reader), and that it leaves no large objects. docs/operations.md and
+# deploy/postgres/roles.sql say the same; a test holds the three together.
+ANALYST_LIMITS = (
+    "ALTER ROLE refund_analyst IN DATABASE refund SET default_transaction_read_only = on",
+    "ALTER ROLE refund_analyst IN DATABASE refund SET statement_timeout = '5min'",
+    "ALTER ROLE refund_analyst IN DATABASE refund SET idle_in_transaction_session_timeout = '10min'",
+)
+NO_LARGE_OBJECTS = "REVOKE EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) FROM PUBLIC"
+
+
 def ensure_roles_and_databases(*, port: int, credentials: StackCredentials) -> None:
     """Make the roles and the two databases if they are missing, and set the roles' passwords."""
     from psycopg2 import sql
@@ -148,6 +159,14 @@ def ensure_roles_and_databases(*, port: int, credentials: StackCredentials) -> N
             # LocalExecutor's workers are forks that share the scheduler's connection. Where the scheduler is killed as
             # it queues tasks, they keep that open, and with it a lock without which no scheduler queues any, for ever.
             cursor.execute("ALTER ROLE airflow IN DATABASE airflow SET idle_in_transaction_session_timeout = '1min'")
+            for statement in ANALYST_LIMITS:
+                cursor.execute(statement)
+    finally:
+        connection.close()
+    connection = _connect(port=port, user=SUPERUSER, password=credentials.postgres_superuser, database="refund")
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(NO_LARGE_OBJECTS)
     finally:
         connection.close()
 
