@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from refund.monitor.dispersion import KnownDispersion
 
 CATEGORY_SHARES = "category_shares"  # Jensen-Shannon distance (base 2) of the shares, rare categories folded: 0 to 1
 LARGEST_MOVE = "largest_move"  # largest absolute change of one category's share: 0 to 1
@@ -28,9 +27,7 @@ MEASURES = (CATEGORY_SHARES, LARGEST_MOVE, VOLUME, REJECTION_RATE)
 SAME_WEEKDAY = "same_weekday"
 ALL_NIGHTS = "all_nights"
 
-RARE_COUNT = 5  # a category expected fewer times than this in the smaller sample, by either's shares, is folded
-_DRAWS = 9_999
-_SEED = 20_031_858  # any fixed number: the same figures must give the same verdict
+DRAWS = 9_999
 
 
 class DriftStatus(StrEnum):
@@ -70,7 +67,7 @@ class NightCounts:
 class DriftLimits:
     """What an operator sets: when a change matters, and how often a false alarm may happen."""
 
-    alpha: float = 0.01  # false alarms of the whole family of measures, per night without drift
+    alpha: float = 0.02  # false alarms of the whole family of measures, per night without drift
     distance_floor: float = 0.1  # of category_shares
     move_floor: float = 0.03  # of largest_move: three points
     volume_floor: float = 0.3  # of volume: 30 % fewer photos, or usual being 30 % fewer than tonight (43 % more)
@@ -173,16 +170,29 @@ class DriftResult:
         }
 
 
-def judge_night(tonight: NightCounts, window: Sequence[NightCounts], *, limits: DriftLimits) -> tuple[DriftResult, ...]:
-    """Every measure of one night against the nights of the window, category shares first."""
-    shares = compare_shares(
-        tonight.categories,
-        [night.categories for night in window],
-        distance_floor=limits.distance_floor,
-        min_photos=limits.min_photos,
-        alpha=limits.alpha,
-    )
-    return (replace(shares, floor=limits.distance_floor, alpha=limits.alpha),)
+def judge_night(
+    tonight: NightCounts,
+    window: Sequence[NightCounts],
+    *,
+    limits: DriftLimits,
+    known: KnownDispersion | None = None,
+    draws: int = DRAWS,
+) -> tuple[DriftResult, ...]:
+    """Every measure of one night against the nights of the window, in the order of `MEASURES`.
+
+    Args:
+        tonight: the night.
+        window: earlier nights of the same model and taxonomy, in any order; those without photos are left out.
+        limits: what an operator set.
+        known: overdispersion, where a simulation knows it; None, the rule: estimated from the window.
+        draws: bootstrap draws.
+
+    Raises:
+        ValueError: a night of the window is not earlier than tonight or is there twice, or there are too few draws.
+    """
+    from refund.monitor.drift_family import compare_night
+
+    return compare_night(tonight, window, min_photos=limits.min_photos, known=known, draws=draws).judge(limits)
 
 
 def compare_shares(
@@ -191,140 +201,20 @@ def compare_shares(
     *,
     distance_floor: float,
     min_photos: int,
-    alpha: float = 0.001,
-    draws: int = _DRAWS,
+    alpha: float = 0.02,
+    draws: int = DRAWS,
 ) -> DriftResult:
-    """Compare tonight's category shares with those of all reference nights together.
+    """Compare category shares of nights without dates: the first result of `judge_night`, with consecutive dates.
 
-    Args:
-        tonight: photos per category.
-        reference: the same for each night of the reference window; every photo counts alike, whatever its night.
-        distance_floor: a distance up to this is never called drift, however certain it is (0 to 1).
-        min_photos: with fewer photos tonight, or in the whole reference, nothing is judged.
-        alpha: probability of an alarm on a night without drift, under the model above and with a floor of 0.
-        draws: bootstrap draws; ``alpha`` times ``draws + 1`` must be at least 1.
-
-    Raises:
-        ValueError: a count is negative or no whole number, or a limit is out of range.
+    ``alpha`` is the rate of the whole family, as there; the shares' part of it is in ``alpha_part``.
     """
-    _check_limits(distance_floor=distance_floor, min_photos=min_photos, alpha=alpha, draws=draws)
-    _check_counts(tonight, "tonight")
-    for number, night in enumerate(reference, start=1):
-        _check_counts(night, f"reference night {number}")
-
-    nights = [night for night in reference if sum(night.values()) > 0]
-    categories = sorted({name for counts in (tonight, *nights) for name, count in counts.items() if count})
-    ours = [int(tonight.get(name, 0)) for name in categories]
-    theirs = [sum(int(night.get(name, 0)) for night in nights) for name in categories]
-    verdict = DriftResult(
-        measure=CATEGORY_SHARES,
-        status=DriftStatus.OK,
-        distance=None,
-        threshold=None,
-        p_value=None,
-        tonight_photos=sum(ours),
-        reference_photos=sum(theirs),
-        reference_nights=len(nights),
-    )
-    if not nights:
-        return replace(verdict, status=DriftStatus.NO_REFERENCE)
-    if min(verdict.tonight_photos, verdict.reference_photos) < min_photos:
-        return replace(verdict, status=DriftStatus.INSUFFICIENT_DATA)
-
-    distance, p_value, chance = _judge(ours, theirs, alpha=alpha, draws=draws)
-    threshold = max(distance_floor, chance)
-    moves = _moves(categories, ours, theirs)
-    return replace(
-        verdict,
-        status=DriftStatus.DRIFT if distance > threshold else DriftStatus.OK,
-        distance=distance,
-        threshold=threshold,
-        p_value=p_value,
-        total_variation=min(1.0, sum(abs(move.change) for move in moves) / 2),
-        folded=_folded(categories, ours, theirs),
-        moves=moves,
-    )
-
-
-def folded_distance(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Jensen-Shannon distance (base 2) of each pair of rows, rare categories folded into one.
-
-    ``ours`` and ``theirs`` are counts of shape ``(B, K)``, every row of one array with the same sum above 0. A category
-    is rare in a row where neither sample's share would put `RARE_COUNT` photos into the smaller sample: symmetric in
-    the samples, and a category that is new tonight in numbers is never folded away. Returns ``(B,)``, 0 to 1.
-    """
-    import numpy as np
-    from scipy.spatial.distance import jensenshannon
-
-    p, q = ours / ours.sum(axis=1, keepdims=True), theirs / theirs.sum(axis=1, keepdims=True)
-    smaller = min(int(ours[0].sum()), int(theirs[0].sum()))
-    rare = np.maximum(p, q) * smaller < RARE_COUNT
-    p, q = (
-        np.concatenate([np.where(rare, 0.0, share), np.where(rare, share, 0.0).sum(axis=1, keepdims=True)], axis=1)
-        for share in (p, q)
-    )
-    with np.errstate(invalid="ignore"):  # for almost equal shares rounding can leave a divergence of -1e-17
-        distance = np.nan_to_num(jensenshannon(p, q, base=2, axis=1), nan=0.0)
-    clipped: NDArray[np.float64] = np.clip(distance, 0.0, 1.0)
-    return clipped
-
-
-def _judge(ours: list[int], theirs: list[int], *, alpha: float, draws: int) -> tuple[float, float, float]:
-    """The distance, its p-value, and the distance beyond which the p-value is at most ``alpha``."""
-    import numpy as np
-
-    a, b = np.array([ours], dtype=np.int64), np.array([theirs], dtype=np.int64)
-    distance = float(folded_distance(a, b)[0])
-    shares = (a + b)[0] / (a + b).sum()
-    random = np.random.default_rng(_SEED)
-    by_chance = folded_distance(
-        random.multinomial(int(a.sum()), shares, size=draws), random.multinomial(int(b.sum()), shares, size=draws)
-    )
-    p_value = (1 + int((by_chance >= distance).sum())) / (draws + 1)
-    allowed = math.floor(alpha * (draws + 1) + 1e-9)  # p <= alpha: fewer than this many draws lie as far out
-    return distance, p_value, float(np.sort(by_chance)[-allowed])
-
-
-def _moves(categories: Sequence[str], ours: Sequence[int], theirs: Sequence[int]) -> tuple[CategoryMove, ...]:
-    tonight, reference = sum(ours), sum(theirs)
-    moves = (
-        CategoryMove(category=name, tonight_share=a / tonight, reference_share=b / reference)
-        for name, a, b in zip(categories, ours, theirs, strict=True)
-    )
-    return tuple(sorted(moves, key=lambda move: (-abs(move.change), move.category)))
-
-
-def _folded(categories: Sequence[str], ours: Sequence[int], theirs: Sequence[int]) -> tuple[str, ...]:
-    tonight, reference = sum(ours), sum(theirs)
-    smaller = min(tonight, reference)
-    return tuple(
-        name
-        for name, a, b in zip(categories, ours, theirs, strict=True)
-        if max(a / tonight, b / reference) * smaller < RARE_COUNT
-    )
-
-
-def _check_counts(counts: Mapping[str, int], where: str) -> None:
-    for name, count in counts.items():
-        # `not >= 0` also refuses NaN; floats from a data frame are taken where they are whole
-        if not count >= 0 or count != count // 1 or math.isinf(count):
-            msg = f"{where}: photos of {name!r} must be a whole number from 0 up, got {count!r}"
-            raise ValueError(msg)
-
-
-def _check_limits(*, distance_floor: float, min_photos: int, alpha: float, draws: int) -> None:
-    if not 0.0 <= distance_floor <= 1.0:
-        msg = f"distance_floor must lie in 0..1, got {distance_floor!r}"
-        raise ValueError(msg)
-    if min_photos < 1:
-        msg = f"min_photos must be at least 1, got {min_photos!r}"
-        raise ValueError(msg)
-    if not 0.0 < alpha < 1.0:
-        msg = f"alpha must lie between 0 and 1, got {alpha!r}"
-        raise ValueError(msg)
-    if alpha * (draws + 1) < 1 - 1e-9:
-        msg = f"alpha {alpha!r} needs at least {1 / alpha - 1:.0f} draws, got {draws!r}"
-        raise ValueError(msg)
+    first = date(2000, 1, 1)
+    nights = [
+        NightCounts(run_date=first + timedelta(days=number), categories=counts, rejected=0)
+        for number, counts in enumerate((*reference, tonight))
+    ]
+    limits = DriftLimits(alpha=alpha, distance_floor=distance_floor, min_photos=min_photos)
+    return judge_night(nights[-1], nights[:-1], limits=limits, draws=draws)[0]
 
 
 def _check_count(count: int, where: str) -> None:
