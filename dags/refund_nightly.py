@@ -104,11 +104,13 @@ def refund_nightly() -> None:
 
     @task(multiple_outputs=False, trigger_rule="all_done")
     def alert_on_drift() -> dict[str, int]:
-        """Raise alerts for drift and for whatever failed; fails itself if anything before it failed."""
+        """Raise and send alerts for drift and for whatever failed; fails itself if anything before it failed."""
+        from refund.airflow_channels import open_channels
         from refund.night.alert_on_drift import raise_alerts
 
         with night_task() as night:
-            return raise_alerts(night.run, night.services, task_states=task_states())
+            channels = open_channels(night.services.settings)
+            return raise_alerts(night.run, night.services, task_states=task_states(), channels=channels)
 
     listed = fetch()
     health_check() >> listed

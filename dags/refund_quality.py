@@ -39,10 +39,14 @@ def refund_quality() -> None:
     @task(multiple_outputs=False)
     def measure_quality() -> dict[str, str]:
         """Store one row per model that decided in the window; return their statuses."""
+        from refund.airflow_channels import open_channels
         from refund.lifecycle.quality import record_quality
+        from refund.night.notify import send_pending
 
         with quality_task() as week:
-            return record_quality(week.ending, week.services, run_id=week.run_id, at=week.at)
+            statuses = record_quality(week.ending, week.services, run_id=week.run_id, at=week.at)
+            send_pending(week.services, open_channels(week.services.settings))
+            return statuses
 
     measure_quality()
 

@@ -179,18 +179,16 @@ def test_the_ports_are_in_the_table_with_their_defaults() -> None:
 
 
 def test_every_alert_rule_is_in_the_table() -> None:
-    """The rules are texts in the code; `night_findings` raises all but those of fetch, the deadline and the reviews."""
+    """All rules but two are findings; those of fetch and of the reviews are raised where they are found."""
     from refund.lifecycle.quality import ALERT_RULE
-    from refund.night.alert_on_drift import night_findings
+    from tests.night.alert_examples import every_finding
 
-    worst = night_findings(
-        failed_tasks=["persist"], published=False, dry_run=False, has_report=False, drift={"category_shares": "drift"}
-    )
-    rows = table_rows(section((DOCS / "operations.md").read_text(encoding="utf-8"), "5. Monitoring"))
+    found = every_finding()
+    rows = table_rows(section((DOCS / "alerts.md").read_text(encoding="utf-8"), "The rules"))
     documented = {named(row[0]): row[1] for row in rows if named(row[0]) is not None}
-    assert set(documented) == {alert.rule for alert in worst} | {"overdue", "overlooked_photos", ALERT_RULE}
-    for alert in worst:
-        assert documented[alert.rule].startswith(alert.severity)
+    assert set(documented) == {finding.rule for finding in found} | {"overlooked_photos", ALERT_RULE}
+    for finding in found:
+        assert documented[finding.rule].startswith(finding.severity)
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ LAYERS = [
     {"store", "report"},
     {"night"},
     {"lifecycle"},
+    {"airflow_channels"},
     {"airflow_glue"},
     {"airflow_plugin", "cli", "desk", "local"},
 ]
-AIRFLOW_ALLOWED = {"airflow_plugin.py", "airflow_glue.py", "desk/auth.py"}  # and local/
+AIRFLOW_ALLOWED = {"airflow_plugin.py", "airflow_channels.py", "airflow_glue.py", "desk/auth.py"}  # and local/
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

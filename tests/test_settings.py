@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,58 @@ def test_the_example_file_sets_every_setting_to_its_default(tmp_path: Path) -> N
     active.write_text("\n".join(line.removeprefix("#") for line in lines if line.startswith("#") and " = " in line))
     assert Settings.load({"REFUND_SETTINGS": str(active)}) == Settings()
     named = {line.removeprefix("#").split(" = ")[0] for line in lines if line.startswith("#") and " = " in line}
-    assert named | {"weights", "report_dir"} == set(Settings.__dataclass_fields__)  # TOML has no null
+    without = {spec.name for spec in fields(Settings) if spec.default is None}  # TOML has no null
+    assert named | without == set(Settings.__dataclass_fields__)
+    assert {line.split()[1] for line in lines if line.endswith("(no default)")} == without
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            {"alert_channels": "smtp, pager"},
+            "setting alert_channels (REFUND_ALERT_CHANNELS) has 'pager'; expected any of smtp, slack, apprise, by "
+            "commas",
+        ),
+        (
+            {"alert_min_severity": "bad"},
+            "setting alert_min_severity (REFUND_ALERT_MIN_SEVERITY) must be one of info, warning, critical, got 'bad'",
+        ),
+        (
+            {"alert_no_photos": "mon, sunday"},
+            "setting alert_no_photos (REFUND_ALERT_NO_PHOTOS) has 'sunday'; expected any of mon, tue, wed, thu, fri, "
+            "sat, sun, by commas",
+        ),
+        (
+            {"alert_channels": "smtp", "alert_email_from": "night@example.com"},
+            "setting alert_email_to (REFUND_ALERT_EMAIL_TO) must hold mail addresses such as night@example.com, as "
+            "alert_channels has smtp; got ''",
+        ),
+        (
+            {"alert_channels": "smtp", "alert_email_to": "a@b.c\nBcc: x@y.z", "alert_email_from": "night@example.com"},
+            "setting alert_email_to (REFUND_ALERT_EMAIL_TO) must hold mail addresses such as night@example.com, as "
+            "alert_channels has smtp; got 'a@b.c\\nBcc: x@y.z'",
+        ),
+    ],
+)
+def test_alert_settings_are_refused_at_once(values: dict[str, str], text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**values)  # type: ignore[arg-type]
+    assert str(caught.value) == text
+
+
+def test_channels_and_weekdays_are_read_as_they_are_written() -> None:
+    settings = Settings(
+        alert_channels="Slack, smtp,slack ,", alert_email_to="a@b.c, d@e.f", alert_email_from="g@h.i",
+        alert_no_photos="sat, sun",
+    )  # fmt: skip
+    assert (settings.channels, settings.delivery_weekdays) == (("slack", "smtp"), frozenset({5, 6}))
+    assert Settings().channels == ()
+    assert Settings().delivery_weekdays == frozenset(range(7))
+
+
+def test_who_reads_the_settings_cannot_call_the_heartbeat() -> None:
+    assert "topsecret" not in repr(Settings(heartbeat_url="https://beat.example/topsecret"))
 
 
 def test_no_secret_in_a_repr() -> None:

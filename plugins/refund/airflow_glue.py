@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from refund.errors import ConfigurationError, RefundError, RetriableRunError, SettingsError
+from refund.errors import ConfigurationError, ReconciliationError, RefundError, RetriableRunError, SettingsError
 from refund.model_params import ModelParams
 from refund.params import NightParams, Params, parse_run_date
 from refund.settings import DatabaseAccess, S3Access, Settings
@@ -88,7 +88,13 @@ def night_task() -> Iterator[NightTask]:
     with airflow_errors():
         run = night_run(get_current_context())
         with task_services() as services:
-            yield NightTask(run=run, services=services)
+            try:
+                yield NightTask(run=run, services=services)
+            except ReconciliationError as exc:
+                from refund.night.alert_on_drift import alert_reconciliation
+
+                alert_reconciliation(run, services, exc)
+                raise
 
 
 @contextmanager
@@ -249,16 +255,21 @@ def database_access(connection: Connection) -> DatabaseAccess:
 
 
 def published_only(run: NightRun, counts: dict[str, int]) -> dict[str, int]:
-    """End the task as skipped after a dry run, so that no asset event tells of decisions that were not published.
+    """Give the counts of a night to Airflow's metrics, as gauges ``refund.photos``, ``refund.classified`` and so on.
+
+    A dry run ends as skipped, so that no asset event tells of decisions that were not published.
 
     Raises:
         AirflowSkipException: the run is a dry run.
     """
     from airflow.sdk.exceptions import AirflowSkipException
+    from airflow.sdk.observability import stats
 
     if run.params.dry_run:
         msg = f"dry run: nothing was published of {counts}"
         raise AirflowSkipException(msg)
+    for outcome, photos in counts.items():
+        stats.gauge(f"refund.{outcome}", photos)
     return counts
 
 
@@ -280,14 +291,20 @@ def task_states() -> dict[str, str]:
 
 
 def on_deadline_missed(context: Mapping[str, Any] | None = None, **_: Any) -> None:
-    """Raise an alert for a night that is still running at its deadline; called by Airflow, outside any task."""
+    """Raise and send an alert for a night that is still running at its deadline; called by Airflow, outside any task.
+
+    Airflow runs it where its tasks run, with the connections that tasks have.
+    """
+    from refund.airflow_channels import open_channels
     from refund.night.alert_on_drift import alert_overdue
+    from refund.night.notify import send_pending
 
     dag_run = (context or {}).get("dag_run") or {}
     with task_services() as services:
         run_id = str(dag_run.get("run_id") or dag_run.get("dag_run_id") or "unknown")
         run_date = parse_run_date(dag_run["partition_key"]) if dag_run.get("partition_key") else None
         alert_overdue(run_id=run_id, run_date=run_date, services=services)
+        send_pending(services, open_channels(services.settings))
 
 
 def read_connection(conn_id: str) -> Connection:

@@ -80,7 +80,6 @@ def test_a_failed_night_raises_an_alert(unknown_model_night: Night, driver: Driv
     )
     assert [(rule, severity) for rule, severity, _ in rows] == [
         ("failed_night", "critical"),
-        ("missing_report", "warning"),
     ]
     assert "not published" in rows[0][2]
     assert "health_check" in rows[0][2]

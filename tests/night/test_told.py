@@ -12,7 +12,7 @@ from refund.errors import (
     ModelArtefactError,
     RetriableRunError,
 )
-from refund.night.alert_on_drift import NightFailedError, night_findings, raise_alerts
+from refund.night.alert_on_drift import NightFailedError, raise_alerts
 from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
 from refund.night.health_check import check_health
@@ -111,27 +111,10 @@ def test_a_failed_night_raises_an_alert_and_ends_red(world: World) -> None:
     run = world.start("r1")
     with pytest.raises(NightFailedError, match=r"the night failed in fetch, persist"):
         raise_alerts(run, world.services, task_states={"fetch": "failed", "persist": "upstream_failed", "x": "success"})
-    assert world.rows("SELECT rule, severity FROM refund.alert ORDER BY rule") == [
-        ("failed_night", "critical"),
-        ("missing_report", "warning"),
-    ]
+    assert world.rows("SELECT rule, severity FROM refund.alert ORDER BY rule") == [("failed_night", "critical")]
     assert world.rows("SELECT state FROM reporting.runs") == [("failed",)]
     world.start("r1")
     assert world.rows("SELECT state FROM reporting.runs") == [("running",)]
-
-
-def test_a_good_night_raises_no_alert() -> None:
-    assert (
-        night_findings(failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "ok"})
-        == []
-    )
-
-
-def test_drift_raises_an_alert() -> None:
-    (alert,) = night_findings(
-        failed_tasks=[], published=True, dry_run=False, has_report=True, drift={"category_shares": "drift"}
-    )
-    assert (alert.rule, alert.severity) == ("drift:category_shares", "warning")
 
 
 def test_dates_that_no_night_looked_at_are_told(world: World) -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 def load_app() -> typer.Typer:
     """The application with every group's commands."""
     from refund.cli import (  # noqa: F401 -- they add their commands to `app`
+        alerts,
+        check,
         model,
         model_build,
         model_change,

@@ -1,8 +1,7 @@
-"""``refund report``, ``sql`` and ``check``: what the nights left behind."""
+"""``refund report`` and ``sql``: what the nights left behind."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -11,7 +10,6 @@ from refund.cli.access import command_services, role_access
 from refund.cli.app import AsJson, app, console, print_json, printable
 from refund.cli.exit_codes import EXIT_NO
 from refund.cli.query_result import QueryResult
-from refund.errors import SettingsError
 from refund.params import parse_run_date
 
 
@@ -66,36 +64,3 @@ def sql(
     console.print(QueryResult(columns=columns, rows=rows[:limit]))
     if len(rows) > limit:
         console.print(f"… more than {limit} rows; raise --limit", style="dim")
-
-
-@app.command()
-def check(
-    by: Annotated[str, typer.Option(help="Time of day, HH:MM in UTC, by which the night must be complete.")],
-    as_json: AsJson = False,
-) -> None:
-    """Tell a monitor whether last night is complete: exit code 0 yes or not due yet, 1 no.
-
-    Before the time given, the night before last is asked for. Run it from cron or any monitor outside Airflow.
-
-    Example: refund check --by 06:00
-    """
-    try:
-        due = datetime.strptime(by, "%H:%M").time()  # noqa: DTZ007 -- a time of day, in UTC by definition
-    except ValueError:
-        msg = f"--by must read HH:MM, for example 06:00; got {by!r}"
-        raise SettingsError(msg) from None
-    now = datetime.now(UTC)
-    wanted = (now - timedelta(days=1 if now.time() >= due else 2)).date()
-    with command_services() as services:
-        run = services.repository.published_run(wanted)
-    complete = run is not None
-    if as_json:
-        print_json({"run_date": wanted, "complete": complete, "published_at": run.published_at if run else None})
-    else:
-        console.print(
-            f"The night of {wanted} was published at {run.published_at:%Y-%m-%d %H:%M} UTC"
-            if run is not None
-            else f"The night of {wanted} is not published, expected by {by} UTC; look at refund_nightly in Airflow",
-        )
-    if not complete:
-        raise typer.Exit(EXIT_NO)

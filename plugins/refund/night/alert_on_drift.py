@@ -1,86 +1,56 @@
-"""Last task of the night: whatever happened, say what somebody should know, and close the run."""
+"""Last task of the night: whatever happened, keep and send what somebody should know, and close the run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from refund.errors import FatalRunError
+from refund.errors import FatalRunError, ReconciliationError, RefundError
+from refund.night.alert_rules import (
+    EXAMPLE_COUNT,
+    Finding,
+    NightFacts,
+    RuleLimits,
+    grown_category,
+    night_findings,
+    overdue_finding,
+    reconciliation_finding,
+)
+from refund.night.notify import Channel, send_pending
 from refund.night.services import NightRun, Services
+from refund.night.stage_metrics import save_unfinished
 from refund.store.alerts import raise_alert
 from refund.store.drift import get_drift
-from refund.store.records import Alert
+from refund.store.examples import example_photos, example_rejections
+from refund.store.progress import run_adds_up
+
+if TYPE_CHECKING:
+    from refund.store.records import DriftRow, RunRow
 
 log = logging.getLogger(__name__)
 
 _FAILED = frozenset({"failed", "upstream_failed"})
+NO_CHANNELS: Mapping[str, Channel] = MappingProxyType({})
 
 
 class NightFailedError(FatalRunError):
     """A task before this one failed, so the run ends red; the alert names the tasks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something wrong with a night; the same ``rule`` for the same run is the same alert."""
-
-    rule: str  # failed_night | missing_report | drift | overdue
-    severity: str  # info | warning | critical
-    message: str
-
-
-def night_findings(
-    *, failed_tasks: list[str], published: bool, dry_run: bool, has_report: bool, drift: Mapping[str, str]
-) -> list[Finding]:
-    """Decide what to raise; pure.
-
-    Args:
-        failed_tasks: ids of the tasks that failed or never ran because of one that did.
-        published: whether the run's rows are visible.
-        dry_run: whether it was asked to publish nothing.
-        has_report: whether the report row is there.
-        drift: status per measure.
-    """
-    findings = []
-    if failed_tasks:
-        told = ", ".join(failed_tasks)
-        what = "published, but not finished" if published else "not published: analysts still see the night before"
-        findings.append(
-            Finding(
-                rule="failed_night",
-                severity="warning" if published else "critical",
-                message=f"The night is {what}. Failed: {told}. Read the first failed task's log, mend, clear that task",
-            )
-        )
-    if not has_report and not dry_run:
-        findings.append(
-            Finding(
-                rule="missing_report",
-                severity="warning",
-                message="The night has no report. Clear the task generate_report once the night is published",
-            )
-        )
-    findings.extend(
-        Finding(
-            rule=f"drift:{measure}",
-            severity="warning",
-            message=f"{measure.replace('_', ' ')} drifted from the reference nights; the report says what moved",
-        )
-        for measure, status in sorted(drift.items())
-        if status == "drift"
-    )
-    return findings
-
-
-def raise_alerts(run: NightRun, services: Services, *, task_states: Mapping[str, str]) -> dict[str, int]:
-    """Write the alerts, close the run's row, and fail if anything before failed.
+def raise_alerts(
+    run: NightRun, services: Services, *, task_states: Mapping[str, str], channels: Mapping[str, Channel] = NO_CHANNELS
+) -> dict[str, int]:
+    """Keep the alerts, close the run's row, send what is unsent, and fail if anything before failed.
 
     Args:
         run: the run.
         services: the stores.
         task_states: state by task id of every other task of the run.
+        channels: where to send, by name.
 
     Raises:
         NightFailedError: something before failed.
@@ -88,51 +58,94 @@ def raise_alerts(run: NightRun, services: Services, *, task_states: Mapping[str,
     failed_tasks = sorted(name for name, state in task_states.items() if state in _FAILED)
     now = services.now()
     row = services.repository.get_run(run.run_id)
-    findings = night_findings(
+    drift = get_drift(services.database, run.run_id)
+    published = row is not None and row.state == "published"
+    facts = NightFacts(
+        run_id=run.run_id,
+        run_date=run.run_date,
         failed_tasks=failed_tasks,
-        published=row is not None and row.state == "published",
+        published=published,
         dry_run=run.params.dry_run,
         has_report=services.repository.get_report(run_id=run.run_id) is not None,
-        drift={row.measure: row.status for row in get_drift(services.database, run.run_id)},
+        counts=row.counts if row else None,
+        adds_up=not published or run_adds_up(services.database, run.run_id),
+        drift=drift,
     )
+    limits = RuleLimits(
+        rejected_share=services.settings.alert_rejected_share,
+        delivery_weekdays=services.settings.delivery_weekdays,
+    )
+    findings = [_with_examples(finding, row, drift, services) for finding in night_findings(facts, limits=limits)]
     for finding in findings:
-        _raise(finding, run_id=run.run_id, run_date=run.run_date, services=services, at=row.started_at if row else now)
+        keep_finding(
+            finding, run_id=run.run_id, run_date=run.run_date, services=services, at=row.started_at if row else now
+        )
     if row is not None:
         if failed_tasks:
+            save_unfinished(run.run_id, services)
             services.repository.mark_run_failed(run.run_id, now)
         services.repository.finish_run(run.run_id, now)
+    states = send_pending(services, channels)
     if failed_tasks:
         msg = f"the night failed in {', '.join(failed_tasks)}; their logs say why"
         raise NightFailedError(msg)
-    return {"alerts": len(findings)}
+    return {"alerts": len(findings), **states}
 
 
 def alert_overdue(*, run_id: str, run_date: date | None, services: Services) -> None:
-    """Raise an alert for a run that has not ended by its deadline."""
+    """Keep an alert for a run that has not ended by its deadline."""
     row = services.repository.get_run(run_id)
     now = services.now()
-    _raise(
-        Finding(
-            rule="overdue",
-            severity="critical",
-            message=f"The run {run_id} had not ended at its deadline; look at its tasks in Airflow",
-        ),
-        run_id=run_id,
-        run_date=row.run_date if row else run_date or now.date(),
-        services=services,
-        at=now,
-    )
+    day = row.run_date if row else run_date or now.date()
+    finding = overdue_finding(run_id=run_id, run_date=day)
+    keep_finding(finding, run_id=run_id, run_date=day, services=services, at=row.started_at if row else now)
 
 
-def _raise(finding: Finding, *, run_id: str, run_date: date, services: Services, at: datetime) -> None:
-    """Write one alert; ``at`` is the same whenever a task is tried again, so that it counts as one sighting."""
+def alert_reconciliation(run: NightRun, services: Services, error: ReconciliationError) -> None:
+    """Keep an alert for counts that do not agree, at the moment that a task finds it; the last task sends it.
+
+    Whatever prevents it is only logged: the task's own error is the one to tell.
+    """
+    try:
+        row = services.repository.get_run(run.run_id)
+        published = row is not None and row.state == "published"
+        finding = reconciliation_finding(run.run_date, str(error), published=published)
+        at = row.started_at if row else services.now()
+        keep_finding(finding, run_id=run.run_id, run_date=run.run_date, services=services, at=at)
+    except RefundError as exc:
+        log.warning("No alert could be kept for it: %s", exc)
+
+
+def keep_finding(finding: Finding, *, run_id: str, run_date: date, services: Services, at: datetime) -> None:
+    """Write one alert; ``at`` is the same whenever it is tried again, so that it counts as one sighting."""
     log.warning("%s: %s", finding.rule, finding.message)
-    alert = Alert(
-        rule=finding.rule,
-        dedupe_key=f"{finding.rule}/{run_id}",
-        severity=finding.severity,
-        run_id=run_id,
-        run_date=run_date,
-        message=finding.message,
-    )
-    raise_alert(services.database, alert, at=at)
+    raise_alert(services.database, finding.alert(run_id=run_id, run_date=run_date), at=at)
+
+
+def _with_examples(finding: Finding, row: RunRow | None, drift: list[DriftRow], services: Services) -> Finding:
+    """The finding with photos to look at; examples that cannot be read are left out."""
+    if row is None:
+        return finding
+    try:
+        if finding.rule == "rejection_spike":
+            rejected = example_rejections(
+                services.database, run_date=row.run_date, count=EXAMPLE_COUNT, synthetic=row.synthetic
+            )
+            keys = tuple(f"{key} ({reason})" for key, reason in rejected)
+            return replace(finding, examples=keys, examples_are="rejected photos") if keys else finding
+        measured = next((one for one in drift if finding.rule == f"drift:{one.measure}"), None)
+        category = grown_category(measured) if measured else None
+        if category is None:
+            return finding
+        photos = example_photos(
+            services.database,
+            run_date=row.run_date,
+            category=category,
+            count=EXAMPLE_COUNT,
+            synthetic=row.synthetic,
+        )
+    except RefundError as exc:
+        log.warning("No example photos for %s: %s", finding.rule, exc)
+        return finding
+    keys = tuple(photo.key for photo in photos)
+    return replace(finding, examples=keys, examples_are=f"photos of {category}, surest first") if keys else finding

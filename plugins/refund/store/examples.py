@@ -19,6 +19,17 @@ WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND d.category =
 ORDER BY d.score DESC, p.photo_id LIMIT %(count)s
 """
 
+# Of the most frequent reason first.
+REJECTED = """
+SELECT key, reason FROM (
+  SELECT p.key, rp.reason, rp.photo_id, count(*) OVER (PARTITION BY rp.reason) AS alike
+  FROM refund.run_photo rp JOIN refund.run r USING (run_id)
+  JOIN refund.photo p ON p.photo_date = rp.photo_date AND p.photo_id = rp.photo_id
+  WHERE r.run_date = %(run_date)s AND r.state = 'published' AND r.synthetic = %(synthetic)s
+    AND rp.outcome = 'rejected' AND rp.superseded_by IS NULL) rejected
+ORDER BY alike DESC, reason, photo_id LIMIT %(count)s
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExamplePhoto:
@@ -43,3 +54,13 @@ def example_photos(
         cursor.execute(EXAMPLES, values)
         names = tuple(ExamplePhoto.__dataclass_fields__)
         return [ExamplePhoto(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def example_rejections(
+    database: Database, *, run_date: date, count: int, synthetic: bool = False
+) -> list[tuple[str, str]]:
+    """Key and reason of at most ``count`` photos that the night rejected, those of the most frequent reason first."""
+    values = {"run_date": run_date, "count": count, "synthetic": synthetic}
+    with database.connect(readonly=True) as connection, connection.cursor() as cursor:
+        cursor.execute(REJECTED, values)
+        return [(key, reason) for key, reason in cursor.fetchall()]
