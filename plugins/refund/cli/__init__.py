@@ -14,6 +14,7 @@ def load_app() -> typer.Typer:
     from refund.cli import (  # noqa: F401 -- they add their commands to `app`
         alerts,
         check,
+        demo,
         model,
         model_build,
         model_change,

@@ -66,7 +66,7 @@ def write_samples(folder: Path) -> list[Path]:
     Raises:
         StackError: scikit-image is not installed, or the folder cannot be written to.
     """
-    source_folder = _source_folder()
+    source_folder = picture_folder()
     contents: dict[str, Callable[[], bytes]] = {
         sample.path: partial(_encode, sample, source_folder) for sample in SAMPLES
     } | {
@@ -90,7 +90,7 @@ def write_samples(folder: Path) -> list[Path]:
     return written
 
 
-def _source_folder() -> Path:
+def picture_folder() -> Path:
     """Scikit-image's data folder, found without importing the package (0.3 s and SciPy)."""
     import importlib.util
 

@@ -99,11 +99,11 @@ PHOTO_DATES = "SELECT photo_date FROM staged_manifest UNION SELECT photo_date FR
 INSERT_PHOTOS = """
 INSERT INTO refund.photo AS known (photo_date, photo_id, bucket, key, etag, size_bytes, refund_id, declared_category,
   image_format, width_px, height_px, sha256, perceptual_hash, brightness_ratio, contrast_ratio, sharpness, entropy_bits,
-  quality_labels, first_run_id)
+  quality_labels, first_run_id, synthetic)
 SELECT m.photo_date, m.photo_id, m.bucket, m.key, m.etag, m.size_bytes, m.refund_id, m.declared_category,
   p.image_format, p.width_px, p.height_px, p.sha256, p.perceptual_hash, p.brightness_ratio, p.contrast_ratio,
-  p.sharpness, p.entropy_bits, COALESCE(p.quality_labels, '{}'), %(run_id)s
-FROM staged_manifest m JOIN staged_photo p USING (photo_id)
+  p.sharpness, p.entropy_bits, COALESCE(p.quality_labels, '{}'), r.run_id, r.synthetic
+FROM staged_manifest m JOIN staged_photo p USING (photo_id) CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 ON CONFLICT (photo_date, photo_id) DO UPDATE SET
   refund_id = COALESCE(known.refund_id, EXCLUDED.refund_id),
   declared_category = COALESCE(EXCLUDED.declared_category, known.declared_category),
@@ -179,26 +179,31 @@ WHERE old.photo_date = m.photo_date AND old.photo_date = ANY (%(dates)s::date[])
 """
 
 INSERT_OUTCOMES = """
-INSERT INTO refund.run_photo (photo_date, photo_id, run_id, outcome, reason, detail, quarantine_key, superseded_by)
-SELECT m.photo_date, m.photo_id, %(run_id)s, CASE WHEN p.reason IS NULL THEN 'classified' ELSE 'rejected' END,
-       p.reason, p.detail, p.quarantine_key, n.newer_run_id
+INSERT INTO refund.run_photo (photo_date, photo_id, run_id, outcome, reason, detail, quarantine_key, superseded_by,
+  synthetic)
+SELECT m.photo_date, m.photo_id, r.run_id, CASE WHEN p.reason IS NULL THEN 'classified' ELSE 'rejected' END,
+       p.reason, p.detail, p.quarantine_key, n.newer_run_id, r.synthetic
 FROM staged_manifest m JOIN staged_photo p USING (photo_id) LEFT JOIN staged_newer n USING (photo_id)
+CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 UNION ALL
-SELECT u.photo_date, u.photo_id, %(run_id)s, 'unchanged', NULL, NULL, NULL, NULL FROM staged_unchanged u
+SELECT u.photo_date, u.photo_id, r.run_id, 'unchanged', NULL, NULL, NULL, NULL, r.synthetic FROM staged_unchanged u
+CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 """
 INSERT_PREDICTIONS = """
-INSERT INTO refund.prediction (photo_date, photo_id, model, class_id, class_name, confidence, top_k, run_id)
-SELECT m.photo_date, m.photo_id, s.model, s.class_id, s.class_name, s.confidence, s.top_k, %(run_id)s
+INSERT INTO refund.prediction (photo_date, photo_id, model, class_id, class_name, confidence, top_k, run_id, synthetic)
+SELECT m.photo_date, m.photo_id, s.model, s.class_id, s.class_name, s.confidence, s.top_k, r.run_id, r.synthetic
 FROM staged_prediction s JOIN staged_manifest m USING (photo_id)
+CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 ON CONFLICT DO NOTHING
 """
 # The audit mark depends on the photo alone: whichever run, model or machine decides it, and a larger share only adds.
 INSERT_DECISIONS = """
 INSERT INTO refund.decision (photo_date, photo_id, run_id, category, score, kind, reasons, category_scores, model,
-  taxonomy_version, threshold, decided_at, superseded_by, audit)
+  taxonomy_version, threshold, decided_at, superseded_by, audit,
+  synthetic)
 SELECT m.photo_date, m.photo_id, r.run_id, s.category, s.category_score, s.kind, s.reasons, s.category_scores, s.model,
        r.taxonomy_version, %(threshold)s, %(at)s, n.newer_run_id,
-       s.kind = 'auto' AND refund.audit_ratio(m.photo_id) < %(audit_share)s::double precision
+       s.kind = 'auto' AND refund.audit_ratio(m.photo_id) < %(audit_share)s::double precision, r.synthetic
 FROM staged_prediction s JOIN staged_manifest m USING (photo_id) LEFT JOIN staged_newer n USING (photo_id)
 CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 """

@@ -49,7 +49,7 @@ GROUP BY run_date ORDER BY run_date
 # A run that was killed for good stays "running"; after a day nobody waits for it.
 UNDER_WAY = """
 SELECT DISTINCT run_date FROM refund.run
-WHERE state = 'running' AND run_id <> %(run_id)s AND started_at > %(at)s - interval '1 day'
+WHERE state = 'running' AND NOT synthetic AND run_id <> %(run_id)s AND started_at > %(at)s - interval '1 day'
 """
 
 BEGIN_LISTING = "UPDATE refund.run SET listed = nextval('refund.run_number_seq') WHERE run_id = %(run_id)s"
@@ -76,10 +76,12 @@ WHERE run_id = %(run_id)s
 STANDING_OUTCOMES = """
 SELECT d.photo_id::text FROM refund.decision d
 WHERE d.photo_date = ANY (%(photo_dates)s::date[]) AND d.superseded_by IS NULL AND d.run_id <> %(run_id)s
+  AND NOT d.synthetic
   AND d.model = %(model)s AND d.taxonomy_version = %(taxonomy_version)s AND d.threshold = %(threshold)s::real
 UNION ALL
 SELECT p.photo_id::text FROM refund.run_photo p
 WHERE p.photo_date = ANY (%(photo_dates)s::date[]) AND p.superseded_by IS NULL AND p.run_id <> %(run_id)s
+  AND NOT p.synthetic
   AND p.outcome = 'rejected' AND p.requeued_at IS NULL AND p.reason = ANY (%(final_reasons)s::text[])
 """
 
