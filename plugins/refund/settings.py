@@ -96,7 +96,7 @@ class Settings:
         default=28, metadata={"help": "Nights that drift is measured against.", "min": 1}
     )
     drift_alpha: float = field(
-        default=0.01,
+        default=0.02,
         metadata={
             "help": "False drift alarms per night without drift, over all measures together.",
             "min": 0.001,
