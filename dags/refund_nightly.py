@@ -94,9 +94,9 @@ def refund_nightly() -> None:
         with night_task() as night:
             return published_only(night.run, persist_run(night.run, night.services))
 
-    @task(multiple_outputs=False)
+    @task(multiple_outputs=False, outlets=[Asset("refund://export")])
     def generate_report() -> dict[str, str]:
-        """Measure drift, then write the report."""
+        """Measure drift, then write the report and the export."""
         from refund.night.generate_report import write_report
 
         with night_task() as night:

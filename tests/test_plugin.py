@@ -110,7 +110,8 @@ import airflow.sdk
 import refund_nightly
 dag = refund_nightly.refund_nightly()
 print(json.dumps({{"heavy": [name for name in {heavy!r} if name in sys.modules], "tasks": sorted(dag.task_dict),
-                  "params": dag.params.dump(), "max_active_runs": dag.max_active_runs}}))
+                  "params": dag.params.dump(), "max_active_runs": dag.max_active_runs,
+                  "outlets": {{name: task.outlets[0].uri for name, task in dag.task_dict.items() if task.outlets}}}}))
 """
 
 
@@ -123,6 +124,7 @@ def test_parsing_the_dag_loads_nothing_heavy(tmp_path: Path) -> None:
         "alert_on_drift", "fetch", "generate_report", "health_check", "persist", "shards.classify", "shards.validate",
     ]  # fmt: skip
     assert parsed["max_active_runs"] == 1
+    assert parsed["outlets"] == {"persist": "refund://decisions/", "generate_report": "refund://export/"}
 
 
 def test_dag_files_are_short() -> None:
