@@ -10,7 +10,8 @@ import pytest
 from refund.monitor.latency import Latencies
 from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
-from refund.night.services import ShardLayout
+from refund.night.persist import persist_run
+from refund.night.services import RunLayout, ShardLayout
 from refund.night.stage_metrics import ShardStages, save_unfinished, shard_metrics
 from refund.night.staged import STAGE_FILE
 from refund.night.validate import validate_shard
@@ -88,6 +89,21 @@ def test_a_night_that_failed_halfway_keeps_what_its_shards_left(world: World) ->
         "SELECT stage, photos, failed FROM reporting.stage_metrics WHERE stage IN ('validate', 'classify') ORDER BY 1"
     ) == [("classify", 3, 3), ("validate", 6, 3)]
     assert world.rows("SELECT error_rate FROM reporting.runs") == [(1.0,)]
+
+
+def test_figures_that_cannot_be_do_not_fail_a_published_night(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.put("R-9/notes.jpg", b"this is not an image")
+    run = world.start("r1")
+    world.stage(run)
+    pack = ShardLayout(RunLayout(staging=world.services.staging, run_id="r1").shard(0)).pack
+    stage = json.loads(world.services.staging.read_file(f"{pack}/{STAGE_FILE}"))
+    world.services.staging.write_file(f"{pack}/{STAGE_FILE}", json.dumps(stage | {"photos": 0}).encode())
+    with caplog.at_level(logging.WARNING):
+        assert persist_run(run, world.services)["rejected"] == 1
+    assert "The figures of the shards are left out: of its photos a stage fails from none to all" in caplog.text
+    assert world.rows("SELECT state, stage_metrics ? 'validate', stage_metrics ? 'persist' FROM refund.run") == [
+        ("published", False, True)
+    ]
 
 
 def test_figures_that_cannot_be_had_do_not_hide_the_failure(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -70,10 +70,7 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         at=services.database.now(),  # one clock for all workers: nights are told apart by when they were published
         dry_run=run.params.dry_run,
     )
-    metrics = shard_metrics(
-        ShardStages(photos=validated["photos"], validated=validated, classified=classified)
-        for validated, classified in stages
-    )
+    metrics = _shard_metrics(stages)
     metrics["persist"] = StageMetrics(seconds=watch.seconds, photos=counts.photos, failed=0)
     services.repository.set_stage_metrics(run.run_id, metrics)  # not before: another attempt may hold the run's row
     services.staging.remove(layout.root)
@@ -86,6 +83,18 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         counts.unchanged,
     )
     return asdict(counts)
+
+
+def _shard_metrics(stages: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, StageMetrics]:
+    """The figures of the shards; the night is published by now, so figures that cannot be are left out."""
+    try:
+        return shard_metrics(
+            ShardStages(photos=validated["photos"], validated=validated, classified=classified)
+            for validated, classified in stages
+        )
+    except ValueError as exc:
+        log.warning("The figures of the shards are left out: %s", exc)
+        return {}
 
 
 def _tables(services: Services, shards: list[ShardLayout]) -> Iterator[ShardTables]:
