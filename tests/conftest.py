@@ -88,8 +88,8 @@ def postgres() -> Iterator[Roles]:
 
 
 @contextlib.contextmanager
-def fresh_database(postgres: Roles) -> Iterator[Roles]:
-    """An empty database that refund_owner owns; dropped afterwards."""
+def fresh_database(postgres: Roles, *, template: str = "template1") -> Iterator[Roles]:
+    """A database that refund_owner owns, empty or a copy of ``template``; dropped afterwards."""
     import psycopg2
 
     name = f"refund_{secrets.token_hex(4)}"
@@ -104,7 +104,7 @@ def fresh_database(postgres: Roles) -> Iterator[Roles]:
             cursor.execute(statement)
         connection.close()
 
-    run(f"CREATE DATABASE {name} OWNER refund_owner")
+    run(f"CREATE DATABASE {name} OWNER refund_owner TEMPLATE {template}")
     try:
         yield Roles(
             admin=replace(postgres.admin, database=name),
