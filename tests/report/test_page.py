@@ -205,7 +205,7 @@ def test_refunds_are_shown_by_department_and_contradictions_one_by_one() -> None
 def test_every_measure_of_drift_is_shown_with_its_threshold_and_floor() -> None:
     text = " ".join(Page(render_html(shifted_night())).text.split())
     assert "Mix of goods – – 0.202 0.120 0.100 Differs" in text
-    assert "Largest move: Toys & games 23.9% 3.7% 0.202 0.036 0.030 Differs" in text
+    assert "Largest move (Toys & games) 23.9% 3.7% 0.202 0.036 0.030 Differs" in text
     assert "Number of photos 2,622 2,461" in text
     assert "Share that could not be used 1.2% 1.3%" in text
     assert "What moved most Category This night Usual Points Toys & games 23.9% 3.7% +20.2" in text

@@ -34,7 +34,7 @@ _COLOURS = {
     "#070707": "var(--paper)",
 }
 _INK, _MUTED, _AUTO, _REVIEW, _LINE, _BAD, _PAPER = _COLOURS
-_GAP: dict[str, Any] = {"edgecolor": _PAPER, "linewidth": 1.5}  # so that parts are told apart without their colours
+_GAP: dict[str, Any] = {"edgecolor": _PAPER, "linewidth": 0.8}  # so that parts are told apart without their colours
 
 _LEGEND: dict[str, Any] = {
     "ncols": 3,
@@ -99,12 +99,12 @@ def sorting_chart(nights: Sequence[NightShares]) -> str:
     with _drawing(_WIDTH_IN, 2.3) as figure:
         axes = figure.add_axes((0.09, 0.13, 0.91, 0.68))
         below = [0.0] * len(nights)
-        for label, colour, share in (
-            ("Automatic", _AUTO, [night.auto for night in nights]),
-            ("To review", _REVIEW, [night.review for night in nights]),
-            ("Not usable", _BAD, [night.rejected for night in nights]),
+        for label, colour, rim, share in (
+            ("Automatic", _AUTO, _GAP, [night.auto for night in nights]),
+            ("To review", _REVIEW, _GAP, [night.review for night in nights]),
+            ("Not usable", _BAD, {}, [night.rejected for night in nights]),  # often thinner than a rim
         ):
-            axes.bar(places, share, bottom=below, width=0.86, color=colour, label=label, **_GAP)
+            axes.bar(places, share, bottom=below, width=0.8, color=colour, label=label, **rim)
             below = [low + part for low, part in zip(below, share, strict=True)]
         axes.set_xlim(-0.6, len(nights) - 0.4)
         axes.set_ylim(0, 1)
@@ -204,7 +204,7 @@ def _draw(axes: Axes, bars: Sequence[CategoryRow]) -> None:
         axes.text(1.03 * reach, position, percent(row.share), ha="left", color=_MUTED, **text)
         if row.reference_share is not None:
             usual = row.reference_share * total
-            for colour, width in ((_PAPER, 5), (_INK, 2)):  # a rim, so that it is seen on the bar too
+            for colour, width in ((_PAPER, 3.4), (_INK, 1.8)):  # a rim, so that it is seen on the bar too
                 axes.plot([usual, usual], [position - 0.42, position + 0.42], color=colour, lw=width, clip_on=False)
     _legend(
         axes,

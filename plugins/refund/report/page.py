@@ -180,7 +180,7 @@ def _measure(figures: ReportFigures, result: DriftResult) -> Measure:
     moved = result.moves[0].category if result.measure == LARGEST_MOVE and result.moves else None
     label = labels.measure_label(result.measure)
     return Measure(
-        label=f"{label}: {labels.category_label(moved)}" if moved else label,
+        label=f"{label} ({labels.category_label(moved)})" if moved else label,
         text=f"{text[:1].upper()}{text[1:]}" if result is figures.mix or result.status is DriftStatus.DRIFT else "",
         tonight=labels.measure_value(result.tonight_value, result.measure),
         usual=labels.measure_value(result.reference_value, result.measure),
