@@ -33,8 +33,9 @@ lint: $(DEV_STAMP) ## style, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(STAMP) ## measure what a night costs on this machine
+bench: $(STAMP) ## measure what a night costs on this machine, and how often drift is told wrongly
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks --drift
 
 env: ## write .env and a local certificate authority for docker compose; ARGS=--help
 	@if [ -x $(BIN)/python ]; then $(BIN)/python deploy/make_env.py $(ARGS); \

@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks import results
 
     console = Console(width=None if sys.stdout.isatty() else 120)
+    if given.drift:
+        return run_drift(quick=given.quick, workers=given.workers, output=given.output, console=console)
     if given.isolation:
         measured, facts = run_isolation(photos=given.photos or 500, rounds=given.rounds or 5, console=console)
         return _tell(console, given.output or results.ISOLATION_FILE, measured, facts)
@@ -44,6 +46,26 @@ def _tell(console: Console, output: Path, measured: Any, facts: dict[str, Any]) 
     results.show(console, measured=measured, facts=facts)
     results.write_json(output, measured=measured, facts=facts)
     console.print(f"load average {facts['load_before']} before, {facts['load_after']} after; kept in {output}")
+    return 0
+
+
+def run_drift(*, quick: bool, workers: int, output: Path | None, console: Console) -> int:
+    """Simulate how often the drift rule is wrong; the tables of docs/drift.md are written by a full run alone."""
+    from benchmarks import drift_page
+
+    console.print(f"simulating drift: about 4 minutes of CPU in {workers} process(es)" if not quick else "few windows")
+    sizes = {"windows": 3, "nights": 10, "draws": 499, "direct": 3} if quick else drift_page.FULL
+    kept = output or drift_page.RESULTS_FILE
+    whole = not quick and output is None
+    tables = drift_page.run(
+        sizes=sizes,
+        workers=workers,
+        output=kept,
+        page=drift_page.PAGE if whole else None,
+        progress=console.print,
+    )
+    print(tables)
+    console.print(f"kept in {kept}{' and docs/drift.md' if whole else ''}")
     return 0
 
 
@@ -145,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few photos, two rounds, without TensorFlow's alternative")
     parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one)")
     parser.add_argument("--isolation", action="store_true", help="only what isolated decoding costs; needs no servers")
+    parser.add_argument("--drift", action="store_true", help="only the simulation of drift; needs no servers")
+    parser.add_argument("--workers", type=_count, default=1, help="processes of the simulation of drift (default 1)")
     parser.add_argument("--output", type=Path, help="JSON file to write (default: in benchmarks/results)")
     return parser
 

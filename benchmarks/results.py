@@ -23,7 +23,18 @@ from benchmarks.measure import Measurement, Spread
 
 RESULTS_FILE = Path(__file__).parent / "results" / "latest.json"
 ISOLATION_FILE = RESULTS_FILE.with_name("isolation.json")
-_LIBRARIES = ("refund", "numpy", "pillow", "ai-edge-litert", "obstore", "boto3", "psycopg2-binary", "pyarrow", "keras")
+_LIBRARIES = (
+    "refund",
+    "numpy",
+    "scipy",
+    "pillow",
+    "ai-edge-litert",
+    "obstore",
+    "boto3",
+    "psycopg2-binary",
+    "pyarrow",
+    "keras",
+)
 Measured = Mapping[str, Sequence[Measurement]]
 
 

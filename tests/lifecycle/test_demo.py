@@ -208,7 +208,7 @@ def test_the_command_says_what_is_there_and_where_to_look(both: dict[str, Any], 
     lines = told.stdout.splitlines()
     assert lines[0].startswith("6 made-up nights from 2026-11-16 to 2026-11-21, ")
     assert lines[0].endswith(" photos; 6 of them were there already")
-    assert lines[1].startswith("On 2026-11-19 the share of kitchen_dining really grows by ten points: ")
+    assert lines[1].startswith("On 2026-11-19 kitchen_dining was drawn ten points more often: ")
     assert lines[3].endswith("/2026-11-21/demo__2026-11-21/report.html")
     assert lines[4].startswith("Report of 2026-11-19")
     assert lines[-1] == "Every row says synthetic = true; remove them with: refund demo --remove"

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from refund.night.drift_window import measure_drift
+from refund.night.fetch import fetch_manifest
 from refund.store.database import Database
 from refund.store.drift import get_drift
 from tests.night.conftest import DAY, World, fill
@@ -59,3 +60,22 @@ def test_real_nights_and_made_up_ones_are_not_compared(world: World) -> None:
         cursor.execute("UPDATE refund.run SET synthetic = true WHERE run_id = 'r1'")
     assert measured(world, "r2")["category_shares"] == (4, 0, 0)
     assert measured(world, "r2", synthetic=True)["category_shares"] == (4, 4, 1)
+
+
+def test_a_rollback_during_the_night_does_not_look_like_missing_photos(world: World) -> None:
+    """Shares are those of the model that sorted most; photos and rejections are those of the whole night."""
+    fill(world, 4, day=DAY - timedelta(days=1))
+    world.night("r1", day=DAY - timedelta(days=1))
+    world.promote(world.register("2"))
+    fill(world, 6)
+    run = world.start("r2", shard_size=4, late_days=0)
+    first, second = fetch_manifest(run, world.services)
+    world.shard(first, run)
+    world.rollback()
+    world.shard(second, run)
+    world.finish(run)
+    figures = world.services.repository.night_figures("r2")
+    assert sorted(figures.model_counts.values()) in ([2, 4], [3, 3])
+    tonight = measured(world, "r2")
+    assert tonight["category_shares"][0] == max(figures.model_counts.values())
+    assert {name: tonight[name][0] for name in ("volume", "rejection_rate")} == {"volume": 6, "rejection_rate": 6}

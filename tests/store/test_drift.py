@@ -12,7 +12,7 @@ import pytest
 
 from refund.monitor.drift import compare_shares
 from refund.store.database import Database
-from refund.store.drift import CANDIDATES, REJECTED, SORTED, get_drift, reference_nights, save_drift
+from refund.store.drift import CANDIDATES, REJECTED, SORTED, get_drift, reference_nights, save_drift, whole_nights
 from refund.store.repository import Repository
 from tests.conftest import Roles
 from tests.store.factories import DAY, MODEL, NOON, OTHER_MODEL, Photo, begin, night, rows
@@ -170,6 +170,24 @@ def test_made_up_nights_are_compared_with_made_up_ones(roles: Roles, repository:
     for synthetic, expected in ((False, ({"shoes": 1}, 0)), (True, ({"bags": 1}, 1))):
         (found,) = reference_nights(repository.database, run_date=DAY, model=MODEL, count=28, synthetic=synthetic)
         assert (dict(found.categories), found.rejected) == expected
+
+
+def test_a_night_that_two_models_shared_is_whole_where_the_model_does_not_matter(
+    roles: Roles, repository: Repository
+) -> None:
+    night(roles.app, "r1", Photo(key="incoming/1.jpg"), run_date=DAY - timedelta(days=2))
+    yesterday = DAY - timedelta(days=1)
+    night(roles.app, "r2", A, replace(B, model=OTHER_MODEL), BAD, run_date=yesterday)
+    night(roles.app, "r3", Photo(key="incoming/3.jpg"), run_date=yesterday, taxonomy_version="t2")
+    asked = {"model": MODEL, "taxonomy_version": "t1"}
+    own = reference_nights(repository.database, run_date=DAY, count=28, **asked)
+    whole = whole_nights(repository.database, own, **asked)
+    assert [(counts.classified, counts.photos) for counts in own] == [(1, 1), (1, 2)]
+    assert [(dict(counts.categories), counts.photos) for counts in whole] == [
+        ({"shoes": 1}, 1),
+        ({"shoes": 2, "bags": 1}, 4),
+    ]
+    assert whole_nights(repository.database, own[:1], **asked) == own[:1]
 
 
 LOAD = """

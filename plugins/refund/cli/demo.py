@@ -83,7 +83,7 @@ def _show(loaded: DemoLoaded, services: Services) -> None:
     if loaded.shifted is not None:
         named = ", ".join(found[loaded.shifted])
         console.print(
-            f"On {loaded.shifted} the share of {loaded.shifted_category} really grows by ten points: "
+            f"On {loaded.shifted} {loaded.shifted_category} was drawn ten points more often: "
             + (f"found by {named}" if named else "not found as drift, see its report")
         )
     false = [f"{day} ({', '.join(names)})" for day, names in found.items() if names and day != loaded.shifted]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from refund.night.services import Services
@@ -15,11 +17,12 @@ def measure_drift(row: RunRow, night: NightFigures, services: Services) -> tuple
     """Compare the night with the nights before it, by every measure of `refund.monitor.drift.judge_night`.
 
     Only like with like: where two models sorted the night, the photos of the one that sorted most of them, and in
-    either case only what that same model and the same taxonomy sorted on earlier nights. Rejections have no model: all
-    of the night's are compared with all of theirs. Made-up nights are compared with made-up ones, real with real.
+    either case only what that same model and the same taxonomy sorted on earlier nights. How many photos there were and
+    what share was rejected has nothing to do with the model: that is measured on whole nights, or every rollback during
+    a night would look like missing photos. Made-up nights are compared with made-up ones, real with real.
     """
-    from refund.monitor.drift import DriftLimits, NightCounts, judge_night
-    from refund.store.drift import reference_nights
+    from refund.monitor.drift import REJECTION_RATE, VOLUME, DriftLimits, NightCounts, judge_night
+    from refund.store.drift import reference_nights, whole_nights
 
     settings = services.settings
     model = next(iter(night.model_counts), row.model)
@@ -44,4 +47,15 @@ def measure_drift(row: RunRow, night: NightFigures, services: Services) -> tuple
         rejection_floor=settings.drift_rejection_floor,
         min_photos=settings.drift_min_photos,
     )
-    return judge_night(tonight, window, limits=limits)
+    results = judge_night(tonight, window, limits=limits)
+    total: Counter[str] = Counter()
+    for photos in night.model_categories.values():
+        total.update(photos)
+    all_of_it = replace(tonight, categories=dict(total))
+    all_of_them = whole_nights(
+        services.database, window, model=model, taxonomy_version=row.taxonomy_version, synthetic=row.synthetic
+    )
+    if (all_of_it, all_of_them) == (tonight, window):
+        return results
+    whole = {result.measure: result for result in judge_night(all_of_it, all_of_them, limits=limits)}
+    return tuple(whole[result.measure] if result.measure in (VOLUME, REJECTION_RATE) else result for result in results)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,10 @@ ORDER BY run_date DESC LIMIT %(nights)s
 SORTED = """
 SELECT d.run_id, jsonb_object_agg(d.category, d.photos) FROM (
   SELECT d.run_id, d.category, count(*) AS photos FROM refund.decision d
-  WHERE d.run_id = ANY (%(runs)s::text[]) AND d.superseded_by IS NULL AND d.model = %(model)s AND NOT EXISTS (
-    SELECT FROM refund.photo p
-    WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
+  WHERE d.run_id = ANY (%(runs)s::text[]) AND d.superseded_by IS NULL
+    AND (%(model)s::text IS NULL OR d.model = %(model)s) AND NOT EXISTS (
+      SELECT FROM refund.photo p
+      WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
   GROUP BY d.run_id, d.category) d
 GROUP BY d.run_id
 """
@@ -46,6 +48,13 @@ WHERE o.run_id = ANY (%(runs)s::text[]) AND o.outcome = 'rejected' AND o.superse
 GROUP BY o.run_id
 """
 
+# Nights that another model, or this one under another taxonomy, has sorted photos of as well.
+SHARED_NIGHTS = """
+SELECT run_date, array_agg(run_id) FROM refund.run
+WHERE run_date = ANY (%(dates)s::date[]) AND state = 'published' AND synthetic = %(synthetic)s
+GROUP BY run_date
+HAVING bool_or(models <> '{}' AND (models <> ARRAY[%(model)s] OR taxonomy_version <> %(taxonomy_version)s))
+"""
 
 SAVE_DRIFT = """
 INSERT INTO refund.drift (run_id, measure, run_date, status, distance, threshold, p_value, tonight_photos,
@@ -99,18 +108,44 @@ def reference_nights(
     return sorted(found, key=lambda night: night.run_date)
 
 
+def whole_nights(
+    database: Database, window: Sequence[NightCounts], *, model: str, taxonomy_version: str, synthetic: bool = False
+) -> list[NightCounts]:
+    """The nights of the window with all of their photos, also those that another model or taxonomy sorted.
+
+    For what does not depend on the model: how many photos there were, and the share of them that was rejected.
+    """
+    values = {"dates": [night.run_date for night in window], "model": model, "taxonomy_version": taxonomy_version}
+    with database.connect(readonly=True) as connection, connection.cursor() as cursor:
+        cursor.execute(SHARED_NIGHTS, {**values, "synthetic": synthetic})
+        shared: dict[date, list[str]] = dict(cursor.fetchall())
+        if not shared:
+            return list(window)
+        cursor.execute(SORTED, {"runs": [run for runs in shared.values() for run in runs], "model": None})
+        categories: dict[str, dict[str, int]] = dict(cursor.fetchall())
+    return [
+        replace(night, categories=_summed(categories, shared[night.run_date])) if night.run_date in shared else night
+        for night in window
+    ]
+
+
+def _summed(categories: Mapping[str, Mapping[str, int]], runs: Sequence[str]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for run in runs:
+        total.update(categories.get(run, {}))
+    return dict(total)
+
+
 def _counted(cursor: Any, candidates: Sequence[tuple[Any, ...]], *, model: str) -> Iterator[NightCounts]:
     cursor.execute(SORTED, {"runs": [run for _, _, alike, _ in candidates for run in alike], "model": model})
     categories: dict[str, dict[str, int]] = dict(cursor.fetchall())
     cursor.execute(REJECTED, {"runs": [run for _, runs, _, _ in candidates for run in runs]})
     rejected: dict[str, int] = dict(cursor.fetchall())
     for day, runs, alike, nothing_sorted in candidates:
-        shares: Counter[str] = Counter()
-        for run in alike:
-            shares.update(categories.get(run, {}))
+        shares = _summed(categories, alike)
         refused = sum(rejected.get(run, 0) for run in runs)
         if shares or (nothing_sorted and refused):
-            yield NightCounts(run_date=day, categories=dict(shares), rejected=refused)
+            yield NightCounts(run_date=day, categories=shares, rejected=refused)
 
 
 def save_drift(database: Database, run_id: str, run_date: date, result: DriftResult, *, at: datetime) -> None:
