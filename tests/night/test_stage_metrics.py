@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from refund.monitor.latency import Latencies
+from refund.night.alert_on_drift import NightFailedError, raise_alerts
 from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
 from refund.night.persist import persist_run
@@ -84,7 +85,8 @@ def test_a_night_that_failed_halfway_keeps_what_its_shards_left(world: World) ->
     run = world.start("r1", shard_size=3)
     first, _ = fetch_manifest(run, world.services)
     validate_shard(first, run=run, services=world.services)
-    save_unfinished("r1", world.services)
+    with pytest.raises(NightFailedError):
+        raise_alerts(run, world.services, task_states={"shards.validate_1": "failed"})
     assert world.rows(
         "SELECT stage, photos, failed FROM reporting.stage_metrics WHERE stage IN ('validate', 'classify') ORDER BY 1"
     ) == [("classify", 3, 3), ("validate", 6, 3)]
