@@ -113,7 +113,10 @@ def test_whatever_fails_the_report_is_written_without_pictures(
     monkeypatch.setattr(generate_report, "measure_drift", lambda *_: (moved(category),))
     with monkeypatch.context() as broken:
         broken.setattr(report_photos, "_pictures", fails)
-        write_report(run, world.services)
+        uris = write_report(run, world.services)
+    page = world.services.objects.get(uris["html"].partition(f"{world.services.objects.bucket}/")[2]).decode()
+    assert "<img" not in page
+    assert "(it could not be read; the log of generate_report says why)" in page
     assert "No example photos in the report" in caplog.text
     assert "no interpreter" in caplog.text
     uris = write_report(run, world.services)

@@ -43,8 +43,9 @@ def test_everything_that_the_page_shows_is_in_the_table() -> None:
     assert value(figures, "contradiction", "R-10311", "declared") == "electronics"
     assert [value(figures, "drift", one.measure, "status") for one in figures.drift] == ["drift", "drift", "ok", "ok"]
     assert value(figures, "drift", "volume", "floor") == "0.3"
+    assert value(figures, "drift", "largest_move", "category") == "toys_games"
     assert value(figures, "drift", "volume", "tonight_value") == "2622.0"
-    assert float(value(figures, "drift_move:category_shares", "shoes", "reference_share")) == pytest.approx(520 / 2430)
+    assert float(value(figures, "drift_move", "shoes", "reference_share")) == pytest.approx(520 / 2430)
     assert value(figures, "stage", "validate", "p95_ms") == "14.2"
     assert float(value(figures, "stage", "validate", "error_share")) == pytest.approx(32 / 2622)
     assert value(figures, "alert", "1", "rule") == "rejection_spike"

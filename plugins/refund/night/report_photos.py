@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 CATEGORIES = 2
 PHOTOS_PER_CATEGORY = 4
+_UNREAD = "it could not be read; the log of generate_report says why"
 _DECODED = (320, 320)  # width, height of the square that photos are squeezed into: a little above a thumbnail
 
 
@@ -38,12 +39,13 @@ def example_pictures(
     moved = moved_categories(drift)
     if not moved:
         return (), {}
+    photos: list[ExamplePhoto] = []
     try:
         photos = _choose(row, moved, services)
         pictures, missing = _pictures(photos, services)
     except Exception:  # pictures are an extra: whatever keeps them away, the report must be written
         log.warning("No example photos in the report of %s", row.run_id, exc_info=True)
-        return (), {}
+        pictures, missing = {}, {photo.key: _UNREAD for photo in photos}
     rows = tuple(
         ExampleRow(category=photo.category, key=photo.key, score=photo.score, missing=missing.get(photo.key, ""))
         for photo in photos

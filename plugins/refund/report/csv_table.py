@@ -91,9 +91,11 @@ def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float |
             *("tonight_photos", "reference_photos", "reference_nights"),
         ):
             yield "drift", drift.measure, measure, getattr(drift, measure)
-        for move in drift.moves:
-            yield f"drift_move:{drift.measure}", move.category, "tonight_share", move.tonight_share
-            yield f"drift_move:{drift.measure}", move.category, "reference_share", move.reference_share
+        if drift is not figures.mix and drift.moves:  # the one that its value speaks of
+            yield "drift", drift.measure, "category", drift.moves[0].category
+    for move in figures.mix.moves:
+        yield "drift_move", move.category, "tonight_share", move.tonight_share
+        yield "drift_move", move.category, "reference_share", move.reference_share
     for example in figures.examples:
         yield "drift_example", example.category, "example_key", example.key
     for night in figures.earlier:
