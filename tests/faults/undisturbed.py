@@ -92,7 +92,9 @@ def check_clean(world: World, *, run_id: str = RUN_ID) -> None:
     reports = {key for key in found if key.startswith("reports/")}
     assert {Path(key).name for key in reports} == {"report.html", "report.csv"}
     assert len(reports) == 2
-    others = {key for key in found if not key.startswith(("quarantine/", "reports/", "incoming/", "models/"))}
+    assert [Path(key).name for key in found if key.startswith("exports/")] == ["decisions.parquet"]
+    ours = ("quarantine/", "reports/", "exports/", "incoming/", "models/")
+    others = {key for key in found if not key.startswith(ours)}
     assert others == set()
     await_no_process(str(world.folder))
 
