@@ -200,6 +200,8 @@ def test_a_week_is_stored_once_and_a_low_one_raises_one_alert(
     assert message.startswith(f"{MODEL}, 7 days to 2026-07-05: low. Accuracy ")
     assert "required 80.0%" in message
     assert message.endswith("Look at the categories in reporting.model_quality; go back with: refund model rollback")
+    ((sql,),) = rows(database.app, "SELECT details ->> 'sql' FROM refund.alert WHERE rule = 'accuracy'")
+    assert len(rows(database.analyst, sql)) == 1
     stored = rows(
         database.analyst,
         "SELECT status, accuracy, accuracy_low, decisions, audits, audits_reviewed, details FROM "

@@ -10,9 +10,10 @@ from refund.errors import (
     BucketMissingError,
     HealthCheckError,
     ModelArtefactError,
+    ReconciliationError,
     RetriableRunError,
 )
-from refund.night.alert_on_drift import NightFailedError, raise_alerts
+from refund.night.alert_on_drift import NightFailedError, alert_reconciliation, raise_alerts
 from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
 from refund.night.health_check import check_health
@@ -20,6 +21,8 @@ from refund.night.services import NightRun, open_services
 from refund.night.validate import validate_shard
 from refund.params import NightParams
 from refund.settings import S3Access
+from refund.store.database import Database
+from refund.store.repository import Repository
 from tests.night.conftest import DAY, World, fill
 
 
@@ -117,6 +120,21 @@ def test_a_failed_night_raises_an_alert_and_ends_red(world: World) -> None:
     assert world.rows("SELECT state FROM reporting.runs") == [("running",)]
 
 
+def test_counts_that_do_not_agree_raise_one_alert_whoever_finds_it(world: World) -> None:
+    fill(world, 2)
+    run = world.start("r1")
+    alert_reconciliation(run, world.services, ReconciliationError("nothing was published: the tasks report 3 of 2"))
+    with pytest.raises(NightFailedError):
+        raise_alerts(run, world.services, task_states={"persist": "failed"})
+    query = "SELECT rule, seen_count, message FROM refund.alert ORDER BY rule DESC"
+    (rule, seen, message), (other, _, _) = world.rows(query)
+    assert (rule, seen, other) == ("reconciliation", 1, "failed_night")
+    assert message.startswith(
+        f"Reconciliation failed for the night of {DAY}: nothing was published: the tasks report 3 of 2. Nothing of it "
+        "is published. Expected: every photo"
+    )
+
+
 def test_dates_that_no_night_looked_at_are_told(world: World) -> None:
     fill(world, 1, day=DAY - timedelta(days=9))
     fill(world, 1, day=DAY - timedelta(days=3))
@@ -126,4 +144,7 @@ def test_dates_that_no_night_looked_at_are_told(world: World) -> None:
     ((notes,),) = world.rows("SELECT notes FROM reporting.runs WHERE run_id = 'r2'")
     assert len(notes) == 1
     assert notes[0].startswith(told)
-    assert world.rows("SELECT rule, seen_count FROM refund.alert") == [("overlooked_photos", 2)]
+    query = "SELECT rule, seen_count FROM refund.alert WHERE rule <> 'no_photos'"
+    assert world.rows(query) == [("overlooked_photos", 2)]
+    ((sql,),) = world.rows("SELECT details ->> 'sql' FROM refund.alert WHERE rule = 'overlooked_photos'")
+    assert Repository(Database(world.roles.analyst)).select(sql)[1][0][1:3] == ("r1", "published")

@@ -63,7 +63,12 @@ def record_quality(week_ending: date, services: Services, *, run_id: str, at: da
             run_id=run_id,
             run_date=week_ending,
             message=f"{told} Look at the categories in reporting.model_quality; go back with: refund model rollback",
-            details={"accuracy_low": row.accuracy_low, "required_accuracy": row.required_accuracy},
+            details={
+                "seen": told,
+                "action": "Look at the categories with the SQL below; go back with: refund model rollback",
+                "sql": f"SELECT * FROM reporting.model_quality WHERE week_ending = DATE '{week_ending}'",  # noqa: S608 -- a date
+                "figures": {"accuracy_low": row.accuracy_low, "required_accuracy": row.required_accuracy},
+            },
         )
         raise_alert(services.database, alert, at=at)
     return {row.model: row.status for row in rows}

@@ -168,6 +168,15 @@ def _tell_overlooked(run: NightRun, services: Services, notes: list[str], *, at:
             run_id=run.run_id,
             run_date=run.run_date,
             message=text,
+            details={
+                "seen": f"Photos of {day} lie in the bucket and no night has looked at them",
+                "against": f"Tonight looks at the {run.params.late_days} dates before {run.run_date} and at that date",
+                "action": f"Run that night: refund night --date {day}",
+                "sql": (
+                    "SELECT run_date, run_id, state, params ->> 'late_days' AS late_days, published_at "  # noqa: S608 -- a date
+                    f"FROM reporting.runs WHERE run_date >= DATE '{day}' ORDER BY run_date LIMIT 20"
+                ),
+            },
         )
         raise_alert(services.database, alert, at=at)
 
