@@ -25,7 +25,7 @@ from refund.local.demo_pictures import cup_pictures
 from refund.night.services import Services
 from refund.store.alerts import raise_alert
 from refund.store.database import Database
-from refund.store.demo import DemoError, alone
+from refund.store.demo import DemoError, alone, begin_demo_run
 from refund.store.drift import reference_nights
 from refund.store.examples import example_photos
 from refund.store.records import Alert
@@ -145,7 +145,11 @@ def test_real_nights_are_neither_touched_nor_mixed_with_them(both: dict[str, Any
     assert [(night.run_date, night.classified) for night in window] == [(LAST - timedelta(days=1), 4), (LAST, 4)]
     assert services.repository.published_run(SHIFTED) is None
     assert (services.repository.get_report() or pytest.fail("no report")).run_id == f"real-{LAST}"
-    assert services.repository.nights_under_way(exclude_run_id="x", at=NOON) == set()
+    row = services.repository.require_run(f"demo__{LAST}")
+    standing = services.repository.standing_outcomes(
+        list(PLAN.dates), model=model, taxonomy_version=row.taxonomy_version, threshold=0.5, exclude_run_id="x"
+    )
+    assert len(standing) == 8  # the real ones alone are unchanged tonight
     assert {day for day, _ in services.repository.looked_at_dates()} == {LAST - timedelta(days=1), LAST}
     assert services.repository.night_figures(f"real-{LAST}").model_categories.keys() == {model}
     night = services.repository.night_figures(f"real-{LAST}")
@@ -262,6 +266,23 @@ def test_a_load_that_was_killed_is_finished_by_the_next(
     remove_demo(world.services, Database(world.roles.owner), by="ada")
     load(world, plan)
     assert {table: len(found) for table, found in everything(world).items()} == killed
+
+
+def test_a_made_up_night_that_was_left_halfway_is_not_under_way_for_a_real_one(world: World) -> None:
+    model = world.services.registry.resolve("champion").model
+    begin_demo_run(
+        world.services.database,
+        run_id=f"demo__{LAST}",
+        run_date=LAST,
+        model=model,
+        taxonomy_version="t1",
+        code_version="0",
+        params={},
+        note=PLAN.note,
+        at=NOON,
+    )
+    assert world.rows("SELECT state, synthetic FROM refund.run") == [("running", True)]
+    assert world.services.repository.nights_under_way(exclude_run_id="x", at=NOON) == set()
 
 
 def test_what_cannot_be_loaded_is_refused_before_anything_is_written(world: World) -> None:
