@@ -7,7 +7,7 @@ import pytest
 from refund.report.figures import ReportFigures
 from refund.report.sentence import summary_sentence
 from refund.report.text import bar, render_text
-from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night, overtaken_night
+from tests.report.factories import TWO_MODELS, USUAL, empty_night, hostile_night, night, overtaken_night, shifted_night
 
 NIGHTS = [
     night(),
@@ -56,6 +56,21 @@ def test_drift_lists_what_moved() -> None:
     text = render_text(night({**USUAL, "shoes": 2600}))
     assert "differs from the 28 nights" in text
     assert "usually 21.4%" in text
+
+
+def test_that_nothing_can_be_compared_is_said_once() -> None:
+    assert render_text(night(reference=0)).count("nothing to compare with") == 1
+    few = render_text(night({"shoes": 2}, rejected={"corrupt": 1}))
+    assert few.count("too few photos to tell") == 1
+    assert render_text(night()).count("is like the 28 nights before") == 4
+
+
+def test_refunds_latencies_and_alerts_are_told() -> None:
+    text = " ".join(render_text(shifted_night()).split())
+    assert "Refunds with contradictions: 41 of the 1,295 refunds (3.2%)" in text
+    assert "Read and check: half of the photos within 3.1 ms, 95% within 14 ms, 99% within 61 ms; 1.2% failed" in text
+    assert "Alert (warning, rejection_spike): 9.1% of the photos were rejected" in text
+    assert "Number of photos: is like the 28 nights before (2,622, usually 2,461; distance 0.062 ≤ threshold" in text
 
 
 def test_bars_have_eighths_and_never_vanish() -> None:

@@ -120,6 +120,8 @@ def _refunds(figures: ReportFigures, *, width: int) -> Iterator[str]:
 def _drift(figures: ReportFigures, *, width: int) -> Iterator[str]:
     yield ""
     for result in figures.drift:
+        if result is not figures.mix and result.threshold is None and result.status is figures.mix.status:
+            continue  # not judged either, as the first line says
         text = f"{measure_label(result.measure)}: {drift_text(figures, result)}"
         yield from textwrap.wrap(text, width, subsequent_indent="  ")
         if result.status is DriftStatus.DRIFT:
