@@ -104,6 +104,7 @@ def test_a_night_that_does_not_add_up_is_not_exported(world: World) -> None:
     assert exports(world) == []
 
 
+@pytest.mark.slow
 def test_a_bucket_that_refuses_the_file_fails_the_task(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from moto.s3.models import S3Backend
 
@@ -131,6 +132,7 @@ def test_a_bucket_that_refuses_the_file_fails_the_task(world: World, monkeypatch
     assert frame(world)["refund_id"].tolist() == ["R-0"]
 
 
+@pytest.mark.slow
 def test_the_next_night_has_a_file_of_its_own_with_all_photos_of_a_refund(world: World) -> None:
     fill(world, 2)
     world.night("r1")
