@@ -190,6 +190,9 @@ def _told(conn_id: str) -> Iterator[None]:
             f"AIRFLOW_CONN_{conn_id.upper()} (docs/alerts.md shows both)"
         )
         raise ChannelError(msg) from None
+    except Exception as exc:  # noqa: BLE001 -- whatever keeps connections: a secrets backend, Airflow's API
+        msg = f"the Airflow connection {conn_id} could not be read: {scrub(f'{type(exc).__name__}: {exc}', ())}"
+        raise ChannelError(msg) from None
     try:
         with _hushed():
             yield

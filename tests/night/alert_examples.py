@@ -21,7 +21,7 @@ from refund.records import OutcomeCounts
 from refund.store.records import DriftRow
 
 DAY = date(2026, 11, 21)  # a Saturday
-WINDOW = [date(2026, 10, 24 + number).isoformat() for number in range(8)]
+WINDOW = [date(2026, 11, 13 + number).isoformat() for number in range(8)]
 MOVES = [
     {"category": "women's shoes", "tonight_share": 0.174, "reference_share": 0.12},
     {"category": "bags", "tonight_share": 0.10, "reference_share": 0.125},

@@ -114,7 +114,7 @@ def test_an_alert_of_drift_says_what_moved_against_what_and_how_sure(measure: st
     said = drift_finding(drift_row(measure)).message
     assert said.startswith(words)
     assert (
-        "Tonight's 1,013 photos against 8,004 of the 8 reference nights from 2026-10-24 to 2026-10-31. P-value 0.0001; "
+        "Tonight's 1,013 photos against 8,004 of the 8 reference nights from 2026-11-13 to 2026-11-20. P-value 0.0001; "
         "false alarms on at most 1.0% of nights without drift, all measures together; the threshold is the floor; "
         "overdispersion between nights 0.0021 is allowed for."
     ) in said
@@ -148,6 +148,14 @@ def test_the_same_rule_date_and_subject_are_the_same_alert() -> None:
     keys = {one.alert(run_id=run, run_date=DAY).dedupe_key for one in every_finding() for run in ("r1", "r2")}
     assert len(keys) == len({one.rule for one in every_finding()})
     assert "drift:volume/2026-11-21" in keys
+
+
+def test_a_made_up_night_has_alerts_of_its_own() -> None:
+    for one in every_finding():
+        real, made_up = (one.alert(run_id="r1", run_date=DAY, synthetic=synthetic) for synthetic in (False, True))
+        assert made_up.dedupe_key == f"{real.dedupe_key}/made-up"
+        assert "NOT synthetic" in real.details["sql"]
+        assert ("NOT synthetic" in made_up.details["sql"]) == (one.rule == "never_started")
 
 
 def test_every_alert_says_what_to_do_and_can_be_kept() -> None:

@@ -78,7 +78,12 @@ def raise_alerts(
     findings = [_with_examples(finding, row, drift, services) for finding in night_findings(facts, limits=limits)]
     for finding in findings:
         keep_finding(
-            finding, run_id=run.run_id, run_date=run.run_date, services=services, at=row.started_at if row else now
+            finding,
+            run_id=run.run_id,
+            run_date=run.run_date,
+            services=services,
+            at=row.started_at if row else now,
+            synthetic=row is not None and row.synthetic,
         )
     if row is not None:
         if failed_tasks:
@@ -116,10 +121,12 @@ def alert_reconciliation(run: NightRun, services: Services, error: Reconciliatio
         log.warning("No alert could be kept for it: %s", exc)
 
 
-def keep_finding(finding: Finding, *, run_id: str, run_date: date, services: Services, at: datetime) -> None:
+def keep_finding(
+    finding: Finding, *, run_id: str, run_date: date, services: Services, at: datetime, synthetic: bool = False
+) -> None:
     """Write one alert; ``at`` is the same whenever it is tried again, so that it counts as one sighting."""
     log.warning("%s: %s", finding.rule, finding.message)
-    raise_alert(services.database, finding.alert(run_id=run_id, run_date=run_date), at=at)
+    raise_alert(services.database, finding.alert(run_id=run_id, run_date=run_date, synthetic=synthetic), at=at)
 
 
 def _with_examples(finding: Finding, row: RunRow | None, drift: list[DriftRow], services: Services) -> Finding:

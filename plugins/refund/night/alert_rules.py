@@ -21,6 +21,7 @@ _DRIFT_FIGURES = (
     "reference_photos", "reference_nights",
 )  # fmt: skip
 EXAMPLE_COUNT = 10
+_REAL, _MADE_UP = "AND NOT synthetic", "AND synthetic"  # what the SQL of alerts reads
 _NAMED = 3
 _Z = 2.326  # 99 %, one-sided
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -53,8 +54,8 @@ class Finding:
             part.rstrip(".") + "." for part in (self.seen, self.against, self.certainty, self.action) if part
         )
 
-    def alert(self, *, run_id: str, run_date: date) -> Alert:
-        """The alert to keep."""
+    def alert(self, *, run_id: str, run_date: date, synthetic: bool = False) -> Alert:
+        """The alert to keep; of a made-up night it is never the same alert as of the real night of that date."""
         details = {
             name: value
             for name in ("seen", "against", "certainty", "action", "sql", "examples_are")
@@ -62,12 +63,16 @@ class Finding:
         }
         return Alert(
             rule=self.rule,
-            dedupe_key="/".join(part for part in (self.rule, run_date.isoformat(), self.subject) if part),
+            dedupe_key="/".join(
+                part for part in (self.rule, run_date.isoformat(), self.subject, "made-up" if synthetic else "") if part
+            ),
             severity=self.severity,
             run_id=run_id,
             run_date=run_date,
             message=self.message,
-            details=details | {"examples": list(self.examples), "figures": dict(self.figures)},
+            details=details
+            | ({"sql": self.sql.replace(_REAL, _MADE_UP)} if synthetic and self.sql else {})
+            | {"examples": list(self.examples), "figures": dict(self.figures)},
         )
 
 
@@ -154,7 +159,7 @@ def reconciliation_finding(run_date: date, seen: str, *, published: bool) -> Fin
         seen=f"Reconciliation failed for the night of {run_date}: {seen.rstrip('.')}. {state}",
         against="Expected: every photo of the manifest has exactly one outcome, and manifest, packs and tables agree",
         action="Do not rely on this night. Compare its row with persist's log, then clear the run from fetch on",
-        sql=f"SELECT * FROM reporting.reconciliation WHERE run_date = DATE '{run_date}'",  # noqa: S608 -- a date
+        sql=f"SELECT * FROM reporting.reconciliation WHERE run_date = DATE '{run_date}' {_REAL}",  # noqa: S608 -- a date
     )
 
 
@@ -183,7 +188,7 @@ def never_started_finding(run_date: date, *, by: str) -> Finding:
         ),
         sql=(
             "SELECT run_date, run_id, state, started_at, published_at FROM reporting.runs "
-            "ORDER BY started_at DESC LIMIT 5"
+            "WHERE NOT synthetic ORDER BY started_at DESC LIMIT 5"
         ),
     )
 
@@ -257,7 +262,7 @@ def _no_photos(night: NightFacts) -> Finding:
         ),
         sql=(
             "SELECT run_date, run_id, photos, classified, rejected, unchanged FROM reporting.runs "  # noqa: S608 -- a date
-            f"WHERE run_date > DATE '{night.run_date}' - 14 ORDER BY run_date, started_at"
+            f"WHERE run_date > DATE '{night.run_date}' - 14 {_REAL} ORDER BY run_date, started_at"
         ),
     )
 
@@ -353,25 +358,26 @@ def _drift_sql(row: DriftRow) -> str:
     if category is None:
         return (
             "SELECT run_date, run_id, status, distance, threshold, p_value, details FROM reporting.drift "  # noqa: S608 -- quoted below
-            f"WHERE measure = {_quoted(row.measure)} AND run_date > DATE '{row.run_date}' - 28 ORDER BY run_date"
+            f"WHERE measure = {_quoted(row.measure)} AND run_date > DATE '{row.run_date}' - 28 {_REAL} "
+            "ORDER BY run_date"
         )
     return (
         "SELECT run_date, photos, share, auto, review FROM reporting.daily_categories "  # noqa: S608 -- quoted below
-        f"WHERE category = {_quoted(category)} AND run_date > DATE '{row.run_date}' - 28 ORDER BY run_date"
+        f"WHERE category = {_quoted(category)} AND run_date > DATE '{row.run_date}' - 28 {_REAL} ORDER BY run_date"
     )
 
 
 def _rejections_sql(run_date: date) -> str:
     return (
         "SELECT reason, count(*) AS photos, min(key) AS example FROM reporting.rejections "  # noqa: S608 -- a date
-        f"WHERE run_date = DATE '{run_date}' GROUP BY reason ORDER BY photos DESC"
+        f"WHERE run_date = DATE '{run_date}' {_REAL} GROUP BY reason ORDER BY photos DESC"
     )
 
 
 def _runs_sql(run_date: date) -> str:
     return (
         "SELECT run_id, state, photos, classified, rejected, unchanged, started_at, published_at, finished_at, notes "  # noqa: S608 -- a date
-        f"FROM reporting.runs WHERE run_date = DATE '{run_date}' ORDER BY started_at"
+        f"FROM reporting.runs WHERE run_date = DATE '{run_date}' {_REAL} ORDER BY started_at"
     )
 
 
