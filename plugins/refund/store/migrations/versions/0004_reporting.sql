@@ -32,7 +32,7 @@ COMMENT ON COLUMN refund.drift.overdispersion IS 'How much more the nights of th
 
 -- Exports -----------------------------------------------------------------------------------------------------------
 ALTER TABLE refund.report ADD COLUMN export_uri text;
-COMMENT ON COLUMN refund.report.export_uri IS 'The Parquet file in S3 with one row per refund; null for reports of earlier releases.';
+COMMENT ON COLUMN refund.report.export_uri IS 'The Parquet file in S3 with one row per refund; null where there is none: made-up nights, earlier releases.';
 
 -- Indexes behind the views ------------------------------------------------------------------------------------------
 -- reporting.reconciliation counts every decision of a run, the replaced ones too: an index of those that stand alone had
