@@ -78,7 +78,9 @@ def test_a_rollback_takes_effect_with_the_next_shard_and_the_next_night_decides_
     page = Path(world.services.report_copy(report.html_uri)).read_text(encoding="utf-8")
     assert NOTE in page
     assert "tiny@1, 3 photos of the night" in page
-    compared = "SELECT tonight_photos, reference_photos FROM reporting.drift WHERE measure = 'largest_move'"
+    compared = (
+        "SELECT tonight_photos, reference_photos FROM reporting.drift WHERE run_id = 'r1' AND measure = 'largest_move'"
+    )
     assert world.rows(compared) == [(3, 4)]  # those by tiny@1, with the night before, which was by tiny@1
 
     assert world.night("r2", late_days=0) == {"photos": 5, "classified": 2, "rejected": 0, "unchanged": 3}
