@@ -90,11 +90,17 @@ def test_a_refund_of_one_late_photo_comes_again_with_all_its_photos(roles: Roles
 def test_what_people_said_counts_before_the_machine(roles: Roles) -> None:
     asked = photo("R-1", "a", kind="review", reasons=("low_score",), score=0.3)
     audited = photo("R-2", "a")
-    night(roles.app, "r1", asked, audited)
-    assert read(roles)["R-1"]["waiting"] == 1
+    unusable = photo("R-3", "a", reason="truncated")
+    night(roles.app, "r1", asked, audited, unusable)
+    before = read(roles)
+    assert (before["R-1"]["waiting"], before["R-3"]["waiting"], before["R-3"]["needs_review"]) == (1, 0, True)
     review(roles, asked, "hats")
     review(roles, audited, "bags", chosen_by="audit")
-    for refund, category in {"R-1": "hats", "R-2": "bags"}.items():
+    review(roles, unusable, "shoes", chosen_by="search")
+    seen = "SELECT refund_id, needs_review, category FROM reporting.refunds ORDER BY 1"
+    reviewed = {"R-1": "hats", "R-2": "bags", "R-3": "shoes"}
+    assert rows(roles.analyst, seen) == [(refund, False, category) for refund, category in reviewed.items()]
+    for refund, category in reviewed.items():
         row = read(roles)[refund]
         assert (row["decision"], row["category"], row["needs_review"]) == ("reviewed", category, False)
         assert (row["waiting"], row["reviewed"], row["reasons"]) == (0, 1, [])

@@ -48,7 +48,8 @@ NIGHT_REFUNDS = """
 WITH photos AS (
   SELECT p.refund_id, p.declared_category, o.outcome, o.reason, d.kind, d.reasons, d.score, d.model, d.taxonomy_version,
     COALESCE(v.category, d.category) AS final_category, v.category IS NOT NULL AS reviewed,
-    d.kind = 'review' AND v.category IS NULL AS waiting, r.run_date
+    d.kind = 'review' AND v.category IS NULL AS waiting,
+    (d.kind = 'review' OR o.outcome = 'rejected') AND v.category IS NULL AS undecided, r.run_date
   FROM night_photo p
   JOIN refund.run_photo o ON o.photo_date = p.photo_date AND o.photo_date = ANY (%(dates)s::date[])
     AND o.photo_id = p.photo_id AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL
@@ -62,14 +63,13 @@ WITH photos AS (
 )
 SELECT refund_id,
   CASE
-    WHEN bool_or(waiting OR outcome = 'rejected') THEN 'review'
+    WHEN bool_or(undecided) THEN 'review'
     WHEN bool_and(kind = 'auto' AND NOT reviewed) THEN 'auto'
     ELSE 'reviewed'
   END AS decision,
   mode() WITHIN GROUP (ORDER BY final_category) AS category,
-  bool_or(waiting OR outcome = 'rejected') AS needs_review,
-  string_agg(CASE WHEN outcome = 'rejected' THEN reason WHEN waiting THEN array_to_string(reasons, ',') END, ',')
-    AS reasons,
+  bool_or(undecided) AS needs_review,
+  string_agg(CASE WHEN undecided THEN COALESCE(reason, array_to_string(reasons, ',')) END, ',') AS reasons,
   count(*) AS photos,
   count(*) FILTER (WHERE outcome = 'classified') AS classified,
   count(*) FILTER (WHERE outcome = 'rejected') AS rejected,
