@@ -293,7 +293,7 @@ def task_states() -> dict[str, str]:
 def on_deadline_missed(context: Mapping[str, Any] | None = None, **_: Any) -> None:
     """Raise and send an alert for a night that is still running at its deadline; called by Airflow, outside any task.
 
-    Airflow runs it where its tasks run, with the connections that tasks have.
+    Airflow runs it where its tasks run, but denies it connections of its database (docs/alerts.md).
     """
     from refund.airflow_channels import open_channels
     from refund.night.alert_on_drift import alert_overdue
