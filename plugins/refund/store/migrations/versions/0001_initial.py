@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from alembic import op
+from refund.store.migrations import run_sql_beside
 
 revision = "0001"
 down_revision = None
@@ -14,9 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Make schemas, tables, views, comments and rights."""
-    sql = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    # no_parameters: the script has percent signs of its own (format('%I')), which the driver would take for its own
-    op.get_bind().exec_driver_sql(sql, execution_options={"no_parameters": True})
+    run_sql_beside(__file__)
 
 
 def downgrade() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from alembic import op
+from refund.store.migrations import run_sql_beside
 
 revision = "0003"
 down_revision = "0002"
@@ -14,8 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     """Run the SQL that lies beside this file."""
-    sql = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    op.get_bind().exec_driver_sql(sql, execution_options={"no_parameters": True})
+    run_sql_beside(__file__)
 
 
 def downgrade() -> None:
