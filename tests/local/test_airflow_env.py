@@ -83,9 +83,9 @@ def test_nothing_else_of_the_callers_shell_leaks_in(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "https_proxy", "HTTPS_PROXY", "SSL_CERT_FILE",
-     "REQUESTS_CA_BUNDLE"],
+     "REQUESTS_CA_BUNDLE", "AIRFLOW_CONN_REFUND_SMTP", "AIRFLOW_CONN_REFUND_SLACK", "AIRFLOW_CONN_REFUND_APPRISE"],
 )  # fmt: skip
-def test_what_programs_need_of_the_machine_passes(name: str) -> None:
+def test_what_programs_need_of_the_machine_and_where_alerts_go_passes(name: str) -> None:
     assert build({name: "x"})[name] == "x"
 
 

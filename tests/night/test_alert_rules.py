@@ -50,6 +50,7 @@ def test_a_good_night_raises_nothing() -> None:
         ({"counts": counts(0, 0)}, {"no_photos": "warning"}),
         ({"drift": [drift_row("volume")]}, {"drift:volume": "warning"}),
         ({"drift": [drift_row("rejection_rate")]}, {"rejection_spike": "warning"}),
+        ({"drift": [drift_row("volume", tonight_photos=0)]}, {}),  # whether that matters is no_photos' to say
         ({"drift": [drift_row("volume")], "published": False}, {}),  # of a run that never became visible
     ],
 )

@@ -20,6 +20,8 @@ _KEPT = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR",
      "REQUESTS_CA_BUNDLE"}
 )  # fmt: skip
+# Where alerts go; at the deadline Airflow lets its callback read connections from here alone (docs/alerts.md).
+_CHANNELS = frozenset({"AIRFLOW_CONN_REFUND_SMTP", "AIRFLOW_CONN_REFUND_SLACK", "AIRFLOW_CONN_REFUND_APPRISE"})
 
 
 def airflow_environ(
@@ -116,4 +118,4 @@ def airflow_environ(
 def _passes(name: str) -> bool:
     if name.startswith("REFUND_"):
         return not name.startswith("REFUND_PORT_")
-    return name in _KEPT or name.startswith("LC_") or name.lower().endswith("_proxy")
+    return name in _KEPT or name in _CHANNELS or name.startswith("LC_") or name.lower().endswith("_proxy")

@@ -117,7 +117,12 @@ def night_findings(night: NightFacts, *, limits: RuleLimits) -> list[Finding]:
             and night.run_date.weekday() in limits.delivery_weekdays
         ):
             findings.append(_no_photos(night))
-        drifted = [row for row in night.drift if row.status == "drift"]
+        # Whether a night without any photo is an alert is no_photos' alone to say: a shop may be closed on Sundays.
+        drifted = [
+            row
+            for row in night.drift
+            if row.status == "drift" and not (row.measure == VOLUME and not row.tonight_photos)
+        ]
         findings += [drift_finding(row) for row in drifted]
         if (spike := _rejection_spike(night, limits)) is not None:
             findings.append(spike)
