@@ -8,7 +8,6 @@ from typing import Any
 
 from refund.monitor.drift import MEASURES
 from refund.night.alert_rules import (
-    Finding,
     NightFacts,
     RuleLimits,
     drift_finding,
@@ -17,6 +16,7 @@ from refund.night.alert_rules import (
     not_published_finding,
     overdue_finding,
 )
+from refund.night.finding import Finding
 from refund.records import OutcomeCounts
 from refund.store.records import DriftRow
 
@@ -49,7 +49,7 @@ def drift_row(measure: str = "category_shares", **over: Any) -> DriftRow:
         "reference_photos": 8004,
         "reference_nights": 8,
         "floor": 0.1,
-        "alpha": 0.01,
+        "alpha": 0.02,
         "overdispersion": 0.0021,
         "details": {"nights": WINDOW, "basis": "all_nights", **VALUES[measure]},
         "computed_at": datetime(2026, 11, 22, 2, 20, tzinfo=UTC),

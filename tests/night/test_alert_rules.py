@@ -47,10 +47,10 @@ def test_a_good_night_raises_nothing() -> None:
             {"failed_night": "warning", "missing_report": "warning"},
         ),
         ({"adds_up": False}, {"reconciliation": "critical"}),
-        ({"counts": counts(0, 0)}, {"no_photos": "warning"}),
+        ({"counts": counts(0, 0), "drift": []}, {"no_photos": "warning"}),
         ({"drift": [drift_row("volume")]}, {"drift:volume": "warning"}),
         ({"drift": [drift_row("rejection_rate")]}, {"rejection_spike": "warning"}),
-        ({"drift": [drift_row("volume", tonight_photos=0)]}, {}),  # whether that matters is no_photos' to say
+        ({"drift": [drift_row("volume", tonight_photos=0)]}, {"no_photos": "warning"}),  # not two alerts
         ({"drift": [drift_row("volume")], "published": False}, {}),  # of a run that never became visible
     ],
 )
@@ -61,8 +61,18 @@ def test_each_rule_has_its_severity(over: dict[str, Any], expected: dict[str, st
 def test_a_weekday_without_deliveries_may_be_empty() -> None:
     empty = counts(0, 0)
     weekdays = RuleLimits(delivery_weekdays=frozenset(range(5)))
-    assert found(weekdays, counts=empty) == {}  # a Saturday
-    assert found(weekdays, counts=empty, run_date=date(2026, 11, 20)) == {"no_photos": "warning"}
+    assert found(weekdays, counts=empty, drift=[]) == {}  # a Saturday
+    assert found(weekdays, drift=[drift_row("volume", tonight_photos=0)]) == {}
+    assert found(weekdays, counts=empty, drift=[], run_date=date(2026, 11, 20)) == {"no_photos": "warning"}
+
+
+def test_a_night_is_empty_whatever_of_earlier_dates_its_run_looked_at() -> None:
+    looked_at = OutcomeCounts(photos=900, classified=0, rejected=0, unchanged=900)  # of the `late_days` before it
+    for status in ("drift", "ok", "no_reference"):
+        volume = drift_row("volume", tonight_photos=0, status=status)
+        assert found(counts=looked_at, drift=[volume]) == {"no_photos": "warning"}
+    assert found(counts=looked_at, drift=[drift_row("volume", tonight_photos=900, status="ok")]) == {}, "run again"
+    assert found(counts=looked_at, drift=[]) == {}, "nothing says of which date they are"
 
 
 @pytest.mark.parametrize(
@@ -116,8 +126,8 @@ def test_an_alert_of_drift_says_what_moved_against_what_and_how_sure(measure: st
     assert said.startswith(words)
     assert (
         "Tonight's 1,013 photos against 8,004 of the 8 reference nights from 2026-11-13 to 2026-11-20. P-value 0.0001; "
-        "false alarms on at most 1.0% of nights without drift, all measures together; the threshold is the floor; "
-        "overdispersion between nights 0.0021 is allowed for."
+        "the stated rate of false alarms is 2.0% of nights without drift, all measures together; the threshold is the "
+        "floor; overdispersion between nights 0.0021 is allowed for."
     ) in said
 
 
@@ -134,6 +144,17 @@ def test_a_row_of_an_earlier_release_is_told_with_what_it_has() -> None:
 def test_photos_to_look_at_are_of_the_category_that_grew() -> None:
     assert grown_category(drift_row()) == "women's shoes"
     assert grown_category(drift_row("volume")) is None
+
+
+def test_where_no_photo_can_show_it_the_alert_says_why() -> None:
+    fell = drift_row("rejection_rate", details={"tonight_value": 0.001, "reference_value": 0.02})
+    assert drift_finding(fell).alert(run_id="r1", run_date=DAY).details["no_examples"].startswith("None: fewer photos")
+    assert "no_examples" not in drift_finding(drift_row("rejection_rate")).alert(run_id="r1", run_date=DAY).details
+
+
+def test_the_deadline_is_told_by_the_clock_of_the_run() -> None:
+    (said,) = {one.against for one in every_finding() if one.seen.startswith("The run r1 had not ended")}
+    assert said == "Expected: it ends within 4 hours after it was queued"
 
 
 def test_failed_tasks_are_named_and_counted() -> None:

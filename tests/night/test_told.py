@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ from refund.settings import S3Access
 from refund.store.database import Database
 from refund.store.repository import Repository
 from tests.night.conftest import DAY, World, fill
+from tests.store.factories import rows
 
 
 def test_the_health_check_lists_everything_at_once(world: World) -> None:
@@ -148,3 +151,39 @@ def test_dates_that_no_night_looked_at_are_told(world: World) -> None:
     assert world.rows(query) == [("overlooked_photos", 2)]
     ((sql,),) = world.rows("SELECT details ->> 'sql' FROM refund.alert WHERE rule = 'overlooked_photos'")
     assert Repository(Database(world.roles.analyst)).select(sql)[1][0][1:3] == ("r1", "published")
+
+
+def test_alerts_of_drift_show_photos_that_speak_for_it(world: World) -> None:
+    keys = fill(world, 6)
+    world.put("R-9/bad.jpg", b"no photo")
+    world.night("r1")
+    ((category, photos), *_) = world.rows("SELECT category, count(*) FROM refund.decision GROUP BY 1 ORDER BY 2 DESC")
+    up = {"category": category, "tonight_share": 0.9, "reference_share": 0.1}
+    down = {"category": "gone", "tonight_share": 0.1, "reference_share": 0.9}
+    for measure, details in {
+        "category_shares": {"moves": [down, up]},
+        "largest_move": {"moves": [down], "tonight_value": 0.1, "reference_value": 0.9},
+        "volume": {"tonight_value": 7, "reference_value": 900},
+        "rejection_rate": {"tonight_value": 0.1, "reference_value": 0.9},
+    }.items():
+        drifted(world, measure, details)
+    raise_alerts(world.start("r1"), world.services, task_states={})
+    told = dict(world.rows("SELECT rule, details FROM refund.alert"))
+    assert len(told["drift:category_shares"]["examples"]) == photos
+    assert told["drift:largest_move"]["examples"] == told["drift:category_shares"]["examples"]
+    assert told["drift:largest_move"]["examples_are"] == (
+        f"photos of {category}, which grew most while gone shrank, surest first"
+    )
+    assert len(told["drift:volume"]["examples"]) == len(keys) + 1
+    assert told["drift:volume"]["examples_are"] == "photos of the night, any"
+    assert told["drift:rejection_rate"]["examples"] == []
+    assert told["drift:rejection_rate"]["no_examples"].startswith("None: fewer photos were rejected")
+
+
+def drifted(world: World, measure: str, details: dict[str, Any]) -> None:
+    """Have the first night's drift row say that it drifted so."""
+    rows(
+        world.roles.owner,
+        f"UPDATE refund.drift SET status = 'drift', details = '{json.dumps(details)}' "
+        f"WHERE run_id = 'r1' AND measure = '{measure}' RETURNING 1",
+    )

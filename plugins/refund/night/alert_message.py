@@ -91,6 +91,7 @@ def _parts(alert: PendingAlert) -> list[_Part]:
         _Part(title="How sure", prose=_sentence(_told(alert, "certainty"))),
         _Part(title="What to do", prose=_sentence(_told(alert, "action"))),
         _Part(title=(_told(alert, "examples_are") or "examples").capitalize(), lines=examples),
+        _Part(title="Examples", prose="" if examples else _sentence(_told(alert, "no_examples"))),
         _Part(title="To see more, in Postgres", lines=tuple(sql for sql in (_told(alert, "sql"),) if sql)),
     ]
     return [part for part in parts if part.prose or part.lines]

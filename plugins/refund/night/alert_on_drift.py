@@ -7,25 +7,28 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from refund.errors import FatalRunError, ReconciliationError, RefundError
 from refund.night.alert_rules import (
+    CATEGORY_SHARES,
     EXAMPLE_COUNT,
-    Finding,
+    VOLUME,
     NightFacts,
     RuleLimits,
+    fallen_category,
     grown_category,
     night_findings,
     overdue_finding,
     reconciliation_finding,
 )
+from refund.night.finding import Finding
 from refund.night.notify import Channel, send_pending
 from refund.night.services import NightRun, Services
 from refund.night.stage_metrics import save_unfinished
 from refund.store.alerts import raise_alert
 from refund.store.drift import get_drift
-from refund.store.examples import example_photos, example_rejections
+from refund.store.examples import example_keys, example_photos, example_rejections
 from refund.store.progress import run_adds_up
 
 if TYPE_CHECKING:
@@ -35,6 +38,12 @@ log = logging.getLogger(__name__)
 
 _FAILED = frozenset({"failed", "upstream_failed"})
 NO_CHANNELS: Mapping[str, Channel] = MappingProxyType({})
+
+
+class _Night(TypedDict):
+    run_date: date
+    count: int
+    synthetic: bool
 
 
 class NightFailedError(FatalRunError):
@@ -133,26 +142,34 @@ def _with_examples(finding: Finding, row: RunRow | None, drift: list[DriftRow], 
     """The finding with photos to look at; examples that cannot be read are left out."""
     if row is None:
         return finding
+    night: _Night = {"run_date": row.run_date, "count": EXAMPLE_COUNT, "synthetic": row.synthetic}
     try:
         if finding.rule == "rejection_spike":
-            rejected = example_rejections(
-                services.database, run_date=row.run_date, count=EXAMPLE_COUNT, synthetic=row.synthetic
-            )
-            keys = tuple(f"{key} ({reason})" for key, reason in rejected)
-            return replace(finding, examples=keys, examples_are="rejected photos") if keys else finding
-        measured = next((one for one in drift if finding.rule == f"drift:{one.measure}"), None)
-        category = grown_category(measured) if measured else None
-        if category is None:
-            return finding
-        photos = example_photos(
-            services.database,
-            run_date=row.run_date,
-            category=category,
-            count=EXAMPLE_COUNT,
-            synthetic=row.synthetic,
-        )
+            rejected = example_rejections(services.database, **night)
+            keys, what = tuple(f"{key} ({reason})" for key, reason in rejected), "rejected photos"
+        elif finding.rule == f"drift:{VOLUME}":
+            keys, what = tuple(example_keys(services.database, **night)), "photos of the night, any"
+        else:
+            category, what = _shown_category(finding, drift)
+            if category is None:
+                return finding
+            photos = example_photos(services.database, category=category, **night)
+            keys = tuple(photo.key for photo in photos)
     except RefundError as exc:
         log.warning("No example photos for %s: %s", finding.rule, exc)
         return finding
-    keys = tuple(photo.key for photo in photos)
-    return replace(finding, examples=keys, examples_are=f"photos of {category}, surest first") if keys else finding
+    return replace(finding, examples=keys, examples_are=what) if keys else finding
+
+
+def _shown_category(finding: Finding, drift: list[DriftRow]) -> tuple[str | None, str]:
+    """The category whose photos show best what a measure of drift found, and what they are; None where none does."""
+    rows = {f"drift:{row.measure}": row for row in drift}
+    measured, whole = rows.get(finding.rule), rows.get(f"drift:{CATEGORY_SHARES}")
+    if measured is None:
+        return None, ""
+    if (category := grown_category(measured)) is not None:
+        return category, f"photos of {category}, surest first"
+    fallen, grown = fallen_category(measured), grown_category(whole) if whole else None
+    if fallen is None or grown is None:
+        return None, ""
+    return grown, f"photos of {grown}, which grew most while {fallen} shrank, surest first"

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from refund.store.records import Alert
+from refund.night.finding import REAL, Finding
 
 if TYPE_CHECKING:
     from refund.records import OutcomeCounts
     from refund.store.records import DriftRow
 
-REJECTION_RATE = "rejection_rate"  # the drift measure that has a rule of its own; these two as refund.monitor.drift
+REJECTION_RATE = "rejection_rate"  # the drift measure that has a rule of its own; these as refund.monitor.drift
 VOLUME = "volume"
+LARGEST_MOVE = "largest_move"
+CATEGORY_SHARES = "category_shares"
 _DRIFT_FIGURES = (
     "measure", "distance", "threshold", "p_value", "floor", "alpha", "overdispersion", "tonight_photos",
     "reference_photos", "reference_nights",
 )  # fmt: skip
 EXAMPLE_COUNT = 10
-_REAL, _MADE_UP = "AND NOT synthetic", "AND synthetic"  # what the SQL of alerts reads
 _NAMED = 3
 _Z = 2.326  # 99 %, one-sided
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -29,51 +30,7 @@ _LOOK_AT_DRIFT = (
     "Open the morning report at drift and look at the photos; then decide whether the goods changed or the photos did. "
     "If the model is to blame: refund model rollback"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that somebody should know; the same rule, run date and subject are the same alert."""
-
-    rule: str
-    severity: str  # info, warning or critical
-    seen: str  # one sentence; where something moved: what, and by how much
-    against: str = ""  # what it is compared with
-    certainty: str = ""  # how sure it is
-    action: str  # what to do
-    sql: str = ""  # one SELECT over schema reporting, ready to paste
-    subject: str = ""  # tells apart alerts of one rule and date
-    examples: tuple[str, ...] = ()  # hostile text: keys
-    examples_are: str = ""  # what they are examples of
-    figures: Mapping[str, Any] = field(default_factory=dict)  # JSON values
-
-    @property
-    def message(self) -> str:
-        """All of it but examples and SQL, in one line."""
-        return " ".join(
-            part.rstrip(".") + "." for part in (self.seen, self.against, self.certainty, self.action) if part
-        )
-
-    def alert(self, *, run_id: str, run_date: date, synthetic: bool = False) -> Alert:
-        """The alert to keep; of a made-up night it is never the same alert as of the real night of that date."""
-        details = {
-            name: value
-            for name in ("seen", "against", "certainty", "action", "sql", "examples_are")
-            if (value := getattr(self, name))
-        }
-        return Alert(
-            rule=self.rule,
-            dedupe_key="/".join(
-                part for part in (self.rule, run_date.isoformat(), self.subject, "made-up" if synthetic else "") if part
-            ),
-            severity=self.severity,
-            run_id=run_id,
-            run_date=run_date,
-            message=self.message,
-            details=details
-            | ({"sql": self.sql.replace(_REAL, _MADE_UP)} if synthetic and self.sql else {})
-            | {"examples": list(self.examples), "figures": dict(self.figures)},
-        )
+_NONE_REJECTED = "None: fewer photos were rejected, and no photo shows that it would have been on the nights before"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,22 +64,18 @@ def night_findings(night: NightFacts, *, limits: RuleLimits) -> list[Finding]:
     if night.published:
         if not night.adds_up:
             findings.append(
-                reconciliation_finding(night.run_date, "the tables of the night do not add up", published=True)
+                replace(
+                    reconciliation_finding(night.run_date, "the tables of the night do not add up", published=True),
+                    is_general=True,
+                )
             )
         if not night.has_report:
             findings.append(_missing_report(night))
-        if (
-            night.counts is not None
-            and not night.counts.photos
-            and night.run_date.weekday() in limits.delivery_weekdays
-        ):
+        empty = _is_empty(night)
+        if empty and night.run_date.weekday() in limits.delivery_weekdays:
             findings.append(_no_photos(night))
         # Whether a night without any photo is an alert is no_photos' alone to say: a shop may be closed on Sundays.
-        drifted = [
-            row
-            for row in night.drift
-            if row.status == "drift" and not (row.measure == VOLUME and not row.tonight_photos)
-        ]
+        drifted = [row for row in night.drift if row.status == "drift" and not (row.measure == VOLUME and empty)]
         findings += [drift_finding(row) for row in drifted]
         if (spike := _rejection_spike(night, limits)) is not None:
             findings.append(spike)
@@ -145,6 +98,7 @@ def drift_finding(row: DriftRow) -> Finding:
         certainty=_certainty(row),
         action=_LOOK_AT_REJECTIONS if spike else _LOOK_AT_DRIFT,
         sql=_rejections_sql(row.run_date) if spike else _drift_sql(row),
+        no_examples=_NONE_REJECTED if row.measure == REJECTION_RATE and not spike else "",
         figures={name: getattr(row, name) for name in _DRIFT_FIGURES},
     )
 
@@ -153,6 +107,12 @@ def grown_category(row: DriftRow) -> str | None:
     """The category whose share grew most, of which there are photos to look at; None where the measure names none."""
     grown = [(change, name) for name, change, _, _ in _moves(row.details) if change > 0]
     return max(grown, key=lambda item: item[0])[1] if grown else None
+
+
+def fallen_category(row: DriftRow) -> str | None:
+    """The category that the measure is about where that one's share shrank; None for other measures and moves."""
+    moves = _moves(row.details)
+    return moves[0][0] if row.measure == LARGEST_MOVE and moves and moves[0][1] < 0 else None
 
 
 def reconciliation_finding(run_date: date, seen: str, *, published: bool) -> Finding:
@@ -164,7 +124,7 @@ def reconciliation_finding(run_date: date, seen: str, *, published: bool) -> Fin
         seen=f"Reconciliation failed for the night of {run_date}: {seen.rstrip('.')}. {state}",
         against="Expected: every photo of the manifest has exactly one outcome, and manifest, packs and tables agree",
         action="Do not rely on this night. Compare its row with persist's log, then clear the run from fetch on",
-        sql=f"SELECT * FROM reporting.reconciliation WHERE run_date = DATE '{run_date}' {_REAL}",  # noqa: S608 -- a date
+        sql=f"SELECT * FROM reporting.reconciliation WHERE run_date = DATE '{run_date}' {REAL}",  # noqa: S608 -- a date
     )
 
 
@@ -174,7 +134,7 @@ def overdue_finding(*, run_id: str, run_date: date) -> Finding:
         rule="overdue",
         severity="critical",
         seen=f"The run {run_id} had not ended at its deadline",
-        against="Expected: the night is there at 06:00 UTC, 4 hours after the run was queued",
+        against="Expected: it ends within 4 hours after it was queued",
         action="Look at its tasks in Airflow: which one hangs or waits, and its log. Nothing was stopped",
         sql=_runs_sql(run_date),
     )
@@ -229,6 +189,14 @@ _LOOK_AT_REJECTIONS = (
 )
 
 
+def _is_empty(night: NightFacts) -> bool:
+    """Whether the night has no photo of its own; its run may have looked again at those of ``late_days`` before it."""
+    volume = next((row for row in night.drift if row.measure == VOLUME), None)
+    if volume is not None:
+        return not volume.tonight_photos
+    return night.counts is not None and not night.counts.photos
+
+
 def _failed_night(night: NightFacts) -> Finding:
     what = "published, but not finished" if night.published else "not published: analysts still see the night before"
     count = len(night.failed_tasks)
@@ -267,7 +235,7 @@ def _no_photos(night: NightFacts) -> Finding:
         ),
         sql=(
             "SELECT run_date, run_id, photos, classified, rejected, unchanged FROM reporting.runs "  # noqa: S608 -- a date
-            f"WHERE run_date > DATE '{night.run_date}' - 14 {_REAL} ORDER BY run_date, started_at"
+            f"WHERE run_date > DATE '{night.run_date}' - 14 {REAL} ORDER BY run_date, started_at"
         ),
     )
 
@@ -348,7 +316,9 @@ def _certainty(row: DriftRow) -> str:
     if row.p_value is not None:
         parts.append(f"p-value {row.p_value:.2g}")
     if row.alpha is not None:
-        parts.append(f"false alarms on at most {row.alpha:.1%} of nights without drift, all measures together")
+        parts.append(
+            f"the stated rate of false alarms is {row.alpha:.1%} of nights without drift, all measures together"
+        )
     if row.threshold is not None and row.floor is not None:
         why = "the floor" if row.threshold <= row.floor else "what chance alone exceeds at that rate"
         parts.append(f"the threshold is {why}")
@@ -363,26 +333,26 @@ def _drift_sql(row: DriftRow) -> str:
     if category is None:
         return (
             "SELECT run_date, run_id, status, distance, threshold, p_value, details FROM reporting.drift "  # noqa: S608 -- quoted below
-            f"WHERE measure = {_quoted(row.measure)} AND run_date > DATE '{row.run_date}' - 28 {_REAL} "
+            f"WHERE measure = {_quoted(row.measure)} AND run_date > DATE '{row.run_date}' - 28 {REAL} "
             "ORDER BY run_date"
         )
     return (
         "SELECT run_date, photos, share, auto, review FROM reporting.daily_categories "  # noqa: S608 -- quoted below
-        f"WHERE category = {_quoted(category)} AND run_date > DATE '{row.run_date}' - 28 {_REAL} ORDER BY run_date"
+        f"WHERE category = {_quoted(category)} AND run_date > DATE '{row.run_date}' - 28 {REAL} ORDER BY run_date"
     )
 
 
 def _rejections_sql(run_date: date) -> str:
     return (
         "SELECT reason, count(*) AS photos, min(key) AS example FROM reporting.rejections "  # noqa: S608 -- a date
-        f"WHERE run_date = DATE '{run_date}' {_REAL} GROUP BY reason ORDER BY photos DESC"
+        f"WHERE run_date = DATE '{run_date}' {REAL} GROUP BY reason ORDER BY photos DESC"
     )
 
 
 def _runs_sql(run_date: date) -> str:
     return (
         "SELECT run_id, state, photos, classified, rejected, unchanged, started_at, published_at, finished_at, notes "  # noqa: S608 -- a date
-        f"FROM reporting.runs WHERE run_date = DATE '{run_date}' {_REAL} ORDER BY started_at"
+        f"FROM reporting.runs WHERE run_date = DATE '{run_date}' {REAL} ORDER BY started_at"
     )
 
 

@@ -174,7 +174,7 @@ def _tell_overlooked(run: NightRun, services: Services, notes: list[str], *, at:
                 "action": f"Run that night: refund night --date {day}",
                 "sql": (
                     "SELECT run_date, run_id, state, params ->> 'late_days' AS late_days, published_at "  # noqa: S608 -- a date
-                    f"FROM reporting.runs WHERE run_date >= DATE '{day}' ORDER BY run_date LIMIT 20"
+                    f"FROM reporting.runs WHERE run_date >= DATE '{day}' AND NOT synthetic ORDER BY run_date LIMIT 20"
                 ),
             },
         )

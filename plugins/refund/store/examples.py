@@ -26,8 +26,18 @@ SELECT key, reason FROM (
   FROM refund.run_photo rp JOIN refund.run r USING (run_id)
   JOIN refund.photo p ON p.photo_date = rp.photo_date AND p.photo_id = rp.photo_id
   WHERE r.run_date = %(run_date)s AND r.state = 'published' AND r.synthetic = %(synthetic)s
-    AND rp.outcome = 'rejected' AND rp.superseded_by IS NULL) rejected
+    AND rp.outcome = 'rejected' AND rp.superseded_by IS NULL AND p.superseded_by IS NULL) rejected
 ORDER BY alike DESC, reason, photo_id LIMIT %(count)s
+"""
+
+# Whatever became of them. Ids are random, so the first are a stable sample of the night.
+OF_THE_NIGHT = """
+SELECT p.key
+FROM refund.run_photo rp JOIN refund.run r USING (run_id)
+JOIN refund.photo p ON p.photo_date = rp.photo_date AND p.photo_id = rp.photo_id
+WHERE r.run_date = %(run_date)s AND r.state = 'published' AND r.synthetic = %(synthetic)s
+  AND rp.outcome IN ('classified', 'rejected') AND rp.superseded_by IS NULL AND p.superseded_by IS NULL
+ORDER BY p.photo_id LIMIT %(count)s
 """
 
 
@@ -64,3 +74,11 @@ def example_rejections(
     with database.connect(readonly=True) as connection, connection.cursor() as cursor:
         cursor.execute(REJECTED, values)
         return [(key, reason) for key, reason in cursor.fetchall()]
+
+
+def example_keys(database: Database, *, run_date: date, count: int, synthetic: bool = False) -> list[str]:
+    """The keys of at most ``count`` photos that the night classified or rejected."""
+    values = {"run_date": run_date, "count": count, "synthetic": synthetic}
+    with database.connect(readonly=True) as connection, connection.cursor() as cursor:
+        cursor.execute(OF_THE_NIGHT, values)
+        return [key for (key,) in cursor.fetchall()]
