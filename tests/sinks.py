@@ -1,4 +1,4 @@
-"""Servers on loopback that take what channels send: mails, webhook calls, or nothing at all."""
+"""Servers on loopback that take what is sent: mails, calls of webhooks and collectors, metrics, or nothing at all."""
 
 from __future__ import annotations
 
@@ -120,3 +120,33 @@ def silent_server() -> Iterator[int]:
     """A port where connections are taken and nothing is ever said."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
+
+
+@dataclass(kw_only=True)
+class StatsdSink:
+    """Every line that arrived."""
+
+    port: int
+    lines: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def statsd_sink() -> Iterator[StatsdSink]:
+    """Keeps every line of every datagram, as a StatsD server would take it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        sink = StatsdSink(port=server.getsockname()[1])
+        stop = "stop"
+
+        def listen() -> None:
+            while (datagram := server.recv(65_536).decode()) != stop:
+                sink.lines += datagram.splitlines()
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield sink
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(stop.encode(), ("127.0.0.1", sink.port))
+            thread.join(10)

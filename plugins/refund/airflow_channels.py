@@ -15,7 +15,7 @@ import base64
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -77,6 +77,11 @@ class MailChannel:
             def smtp_retry_limit(self) -> int:
                 return 0
 
+            def close(self) -> None:
+                """End the connection of a login that was refused: the provider leaves it open."""
+                if self._smtp_client is not None:
+                    self._smtp_client.close()
+
             def _build_mime_message(self, **fields: Any) -> Any:  # type: ignore[override]
                 from email.mime.text import MIMEText
 
@@ -87,7 +92,7 @@ class MailChannel:
         class Notifier(SmtpNotifier):
             hook = TextAndHtmlHook(smtp_conn_id=SMTP_CONNECTION)
 
-        with _told(SMTP_CONNECTION):
+        with _told(SMTP_CONNECTION), closing(Notifier.hook):
             Notifier(
                 smtp_conn_id=SMTP_CONNECTION,
                 from_email=self.sender,

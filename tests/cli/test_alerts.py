@@ -18,7 +18,7 @@ from refund.cli import alerts as alerts_module
 from refund.cli import check as check_module
 from refund.cli import main
 from refund.cli.app import app
-from refund.cli.check import due_night
+from refund.cli.check import due_night, time_of_day
 from refund.night.services import Services, open_services
 from refund.settings import S3Access, Settings
 from refund.store.alerts import raise_alert
@@ -147,7 +147,7 @@ def test_json_holds_everything(stack: Stack) -> None:
     ],
 )
 def test_the_night_that_is_asked_for(now: datetime, run_date: date, at: datetime) -> None:
-    due = due_night("06:00", now=now)
+    due = due_night(time_of_day("06:00"), now=now)
     assert (due.run_date, due.at) == (run_date, at)
 
 

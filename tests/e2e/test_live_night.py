@@ -128,7 +128,9 @@ def test_the_report_agrees_with_what_an_analyst_counts(first_night: Night, drive
 
 
 def test_a_monitor_is_told_whether_last_night_is_complete(first_night: Night, driver: Driver) -> None:
-    done = driver.refund("check", "--by", "02:00", "--json").json
+    late = driver.refund("check", "--by", "02:00", "--json", code=1).json  # the test's night began after that
+    assert (late["run_date"], late["complete"], late["late"]) == (YESTERDAY, False, True)
+    done = driver.refund("check", "--by", "02:00", "--allow-late", "--json").json
     assert (done["run_date"], done["complete"]) == (YESTERDAY, True)
     by = "00:00" if datetime.now(UTC).hour < 2 else "23:59"  # asks for the night after, or before, that one
     missing = driver.refund("check", "--by", by, code=1)

@@ -28,6 +28,7 @@ from refund.store.database import Database
 from refund.store.demo import DemoError, alone, begin_demo_run
 from refund.store.drift import reference_nights
 from refund.store.examples import example_photos
+from refund.store.progress import night_progress
 from refund.store.records import Alert
 from tests.conftest import Roles
 from tests.night.conftest import World, fill, new_world
@@ -143,7 +144,7 @@ def test_real_nights_are_neither_touched_nor_mixed_with_them(both: dict[str, Any
     model = services.registry.resolve("champion").model
     window = reference_nights(services.database, run_date=LAST + timedelta(days=1), model=model, count=28)
     assert [(night.run_date, night.classified) for night in window] == [(LAST - timedelta(days=1), 4), (LAST, 4)]
-    assert services.repository.published_run(SHIFTED) is None
+    assert night_progress(services.database, SHIFTED).published_at is None
     assert (services.repository.get_report() or pytest.fail("no report")).run_id == f"real-{LAST}"
     row = services.repository.require_run(f"demo__{LAST}")
     standing = services.repository.standing_outcomes(

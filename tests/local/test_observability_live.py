@@ -18,8 +18,8 @@ from refund.local.ports import Ports
 from tests.conftest import free_port
 from tests.e2e.driver import DAG, Driver, await_that, make_champion
 from tests.local.live import temporary_home
-from tests.local.sinks import Sink, statsd_sink
 from tests.night.factories import jpeg, write_model
+from tests.sinks import StatsdSink, statsd_sink
 
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(900)]
 
@@ -29,7 +29,7 @@ class Observed:
     """A stack that was observed while it ran one night."""
 
     home: Path
-    sink: Sink
+    sink: StatsdSink
     driver: Driver
     run_date: date
 
@@ -40,6 +40,14 @@ class Observed:
     @property
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lineage_text.splitlines()]
+
+
+def _run_is_complete(lineage: Path) -> bool:
+    """Whether the last event of the run has arrived, whole."""
+    *lines, unfinished = lineage.read_text(encoding="utf-8").split("\n") if lineage.exists() else [""]
+    events = [json.loads(line) for line in lines]
+    ends = {event["job"]["name"] for event in events if event["eventType"] == "COMPLETE"}
+    return not unfinished and "refund_nightly" in ends
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +65,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
                 services.objects.put(f"incoming/{run_date}/R-1/{name}.jpg", body, content_type="image/jpeg")
         driver.api("PATCH", DAG, json={"is_paused": False})  # the schedule then runs last night
         await_that(lambda: driver.airflow_sql("SELECT state FROM dag_run") == [("success",)], within_s=300)
+        await_that(lambda: _run_is_complete(home / LINEAGE_FILE))  # a process of its own writes it, after the state
         yield Observed(home=home, sink=sink, driver=driver, run_date=run_date)
         driver.close()
 

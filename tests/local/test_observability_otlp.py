@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from refund.local.observability import observability_environ
-from tests.local.sinks import http_sink
+from tests.sinks import http_sink
 
 _GAUGE = """
 from airflow.sdk.observability import stats
@@ -35,6 +35,6 @@ def test_a_gauge_arrives_at_a_collector(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-    assert {path for path, _ in sink.requests} == {"/v1/metrics"}
-    assert any(b"airflow.refund.photos" in body for _, body in sink.requests)
+    assert {path for _, path, _ in sink.requests} == {"/v1/metrics"}
+    assert any(b"airflow.refund.photos" in body for _, _, body in sink.requests)
     assert "deprecated" not in done.stderr

@@ -79,3 +79,22 @@ def test_a_rollback_during_the_night_does_not_look_like_missing_photos(world: Wo
     tonight = measured(world, "r2")
     assert tonight["category_shares"][0] == max(figures.model_counts.values())
     assert {name: tonight[name][0] for name in ("volume", "rejection_rate")} == {"volume": 6, "rejection_rate": 6}
+
+
+def test_no_photo_on_a_day_without_deliveries_is_not_judged(world: World) -> None:
+    fill(world, 4, day=DAY - timedelta(days=1))
+    world.night("r1", day=DAY - timedelta(days=1))
+    world.night("r2", late_days=0)
+    row, figures = world.services.repository.require_run("r2"), world.services.repository.night_figures("r2")
+
+    def volume(weekdays: str) -> Any:
+        settings = replace(world.services.settings, alert_no_photos=weekdays, drift_min_photos=1)
+        results = measure_drift(row, figures, replace(world.services, settings=settings))
+        return next(result for result in results if result.measure == "volume")
+
+    expected = volume("mon, tue, wed, thu, fri, sat, sun")
+    assert (expected.status, expected.distance) == ("drift", 1.0)
+    without = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    without.pop(DAY.weekday())
+    closed = volume(", ".join(without))
+    assert (closed.status, closed.distance, closed.threshold) == ("insufficient_data", None, None)

@@ -119,3 +119,26 @@ def test_figures_that_cannot_be_had_do_not_hide_the_failure(world: World, caplog
         save_unfinished("r1", world.services)
     assert "No figures of the stages of r1: " in caplog.text
     assert world.rows("SELECT count(*) FROM reporting.stage_metrics WHERE stage = 'validate'") == [(0,)]
+
+
+def test_killed_after_the_commit_the_figures_are_kept_by_the_next_try(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(world)
+    run = world.start("r1", shard_size=3)
+    world.stage(run)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.services.repository), "set_stage_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            persist_run(run, world.services)
+    assert world.rows("SELECT state, stage_metrics ? 'validate' FROM refund.run") == [("published", False)]
+    persist_run(run, world.services)
+    assert world.rows(
+        "SELECT stage, photos, failed FROM reporting.stage_metrics WHERE stage IN ('validate', 'classify') ORDER BY 1"
+    ) == [("classify", 6, 0), ("validate", 6, 0)]
+    persist_run(run, world.services)  # its staged files are gone by now
+    assert world.rows("SELECT count(*) FROM reporting.stage_metrics WHERE stage = 'validate'") == [(1,)]

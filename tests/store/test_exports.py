@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from refund.errors import ReconciliationError
 from refund.store import exports
 from refund.store.database import Database
 from refund.store.exports import night_refunds
@@ -104,6 +105,20 @@ def test_what_people_said_counts_before_the_machine(roles: Roles) -> None:
         row = read(roles)[refund]
         assert (row["decision"], row["category"], row["needs_review"]) == ("reviewed", category, False)
         assert (row["waiting"], row["reviewed"], row["reasons"]) == (0, 1, [])
+
+
+def test_a_night_of_which_any_run_does_not_add_up_is_not_exported(roles: Roles) -> None:
+    first = photo("R-1", "a")
+    night(roles.app, "r1", first)
+    night(roles.app, "r2", photo("R-2", "a"), unchanged=(first,))
+    rows(roles.owner, "UPDATE refund.run SET packed = 7 WHERE run_id = 'r1' RETURNING 1")
+    with pytest.raises(ReconciliationError) as caught:
+        read(roles)
+    assert str(caught.value) == (
+        f"the night of {DAY} is not exported: its run 'r1' does not add up (see reporting.reconciliation), expected "
+        "that every run of the night does; a file of an earlier export stays as it is. Find out what changed the "
+        "tables, then clear generate_report"
+    )
 
 
 def test_made_up_rows_are_left_out(roles: Roles) -> None:

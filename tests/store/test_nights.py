@@ -134,6 +134,12 @@ def test_contradictions_are_those_of_the_view_and_a_review_settles_them(roles: R
     assert after is not None
     assert after.examples == ()
     assert rows(roles.app, contradicting) == []
+    earlier = reviewed.replace("reviewed_by, chosen_by", "reviewed_by, chosen_by, reviewed_at").replace(
+        "'shoes', 'ada', 'queue'", "'bags', 'bob', 'import', '2000-01-01'"
+    )
+    rows(roles.app, earlier, DAY, disagreeing[1].photo_id)  # loaded later, made before: ada's is the last word
+    assert figures(roles, "r1").refunds == after
+    assert rows(roles.app, contradicting) == []
 
 
 def test_no_more_than_ten_contradictions_are_told_and_all_are_counted(roles: Roles) -> None:

@@ -63,8 +63,6 @@ def test_a_published_run_stays_published(roles: Roles, repository: Repository) -
     begin(roles.app, "r1")
     assert not repository.mark_run_failed("r1", NOON)
     assert repository.require_run("r1").state == "published"
-    assert repository.published_run(DAY) == repository.get_run("r1")
-    assert repository.published_run(DAY - timedelta(days=1)) is None
 
 
 def test_an_unknown_run_is_none_or_an_error(repository: Repository) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,9 +52,10 @@ def check(
     """
     from refund.store.progress import night_progress
 
+    clock = time_of_day(by)
     with command_services() as services:
         url = checked_url(heartbeat_url or services.settings.heartbeat_url)
-        due = due_night(by, now=services.now())
+        due = due_night(clock, now=services.now())
         night = night_progress(services.database, due.run_date)
         late = night.published_at is not None and night.published_at > due.at
         complete = night.published_at is not None and (allow_late or not late)
@@ -73,18 +74,22 @@ def check(
         raise typer.Exit(EXIT_NO)
 
 
-def due_night(by: str, *, now: datetime) -> Due:
-    """The last night whose time has come: yesterday's once it is ``by`` (HH:MM, UTC), else the one before.
+def time_of_day(by: str) -> time:
+    """Read HH:MM, in UTC.
 
     Raises:
-        SettingsError: ``by`` is no time of day.
+        SettingsError: it is no time of day.
     """
     try:
-        clock = datetime.strptime(by, "%H:%M").time()  # noqa: DTZ007 -- a time of day, in UTC by definition
+        return datetime.strptime(by, "%H:%M").time()  # noqa: DTZ007 -- a time of day, in UTC by definition
     except ValueError:
         msg = f"--by must read HH:MM, for example 06:00; got {by!r}"
         raise SettingsError(msg) from None
-    at = datetime.combine(now.date(), clock, tzinfo=UTC)
+
+
+def due_night(by: time, *, now: datetime) -> Due:
+    """The last night whose time has come: yesterday's once it is ``by`` (UTC), else the one before."""
+    at = datetime.combine(now.date(), by, tzinfo=UTC)
     if at > now:
         at -= timedelta(days=1)
     return Due(run_date=at.date() - timedelta(days=1), at=at)

@@ -55,7 +55,20 @@ def measure_drift(row: RunRow, night: NightFigures, services: Services) -> tuple
     all_of_them = whole_nights(
         services.database, window, model=model, taxonomy_version=row.taxonomy_version, synthetic=row.synthetic
     )
-    if (all_of_it, all_of_them) == (tonight, window):
+    if (all_of_it, all_of_them) != (tonight, window):
+        whole = {result.measure: result for result in judge_night(all_of_it, all_of_them, limits=limits)}
+        results = tuple(
+            whole[result.measure] if result.measure in (VOLUME, REJECTION_RATE) else result for result in results
+        )
+    if all_of_it.photos or row.run_date.weekday() in settings.delivery_weekdays:
         return results
-    whole = {result.measure: result for result in judge_night(all_of_it, all_of_them, limits=limits)}
-    return tuple(whole[result.measure] if result.measure in (VOLUME, REJECTION_RATE) else result for result in results)
+    return tuple(_not_judged(result) if result.measure == VOLUME else result for result in results)
+
+
+def _not_judged(result: DriftResult) -> DriftResult:
+    """The result without a verdict: no photo is what is expected of a day without deliveries."""
+    from refund.monitor.drift import DriftStatus
+
+    if result.status == DriftStatus.NO_REFERENCE:
+        return result
+    return replace(result, status=DriftStatus.INSUFFICIENT_DATA, distance=None, threshold=None, p_value=None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from refund.errors import ReconciliationError, StagingCorruptError, StagingMissingError
+from refund.errors import FatalRunError, ReconciliationError, StagingCorruptError, StagingMissingError
 from refund.monitor.stage_metrics import StageMetrics
 from refund.night.services import NightRun, RunLayout, Services, ShardLayout, Stopwatch
 from refund.night.stage_metrics import ShardStages, shard_metrics
@@ -32,20 +32,14 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
     layout = RunLayout(staging=services.staging, run_id=run.run_id)
     row = services.repository.require_run(run.run_id)
     if row.counts is not None and row.state in {"published", "dry_run"}:
-        services.staging.remove(layout.root)  # in case a commit was not followed by this
+        _keep_what_was_measured(run, layout, services)  # in case a commit was not followed by this
+        services.staging.remove(layout.root)
         log.info("This run is %s already; its rows stay as they are", row.state.replace("_", " "))
         return asdict(row.counts)
     if not services.staging.exists(layout.plan):
         raise StagingMissingError(uri=layout.plan)
     plan = _read(services, layout.plan, "photos", "shards", "unchanged")
-    shards = [ShardLayout(layout.shard(number)) for number in range(plan["shards"])]
-    stages = [
-        (
-            _read(services, f"{shard.pack}/{STAGE_FILE}", "photos", "rejected", "seconds"),
-            _read(services, f"{shard.predictions}/{STAGE_FILE}", "classified", "seconds"),
-        )
-        for shard in shards
-    ]
+    shards, stages = _shard_stages(layout, services, count=plan["shards"])
     for shard, (validated, classified) in zip(shards, stages, strict=True):
         _check_model(shard, validated, classified)
     try:
@@ -83,6 +77,34 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         counts.unchanged,
     )
     return asdict(counts)
+
+
+def _shard_stages(
+    layout: RunLayout, services: Services, *, count: int
+) -> tuple[list[ShardLayout], list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """The run's shards, and what the two tasks of each noted when they ended."""
+    shards = [ShardLayout(layout.shard(number)) for number in range(count)]
+    stages = [
+        (
+            _read(services, f"{shard.pack}/{STAGE_FILE}", "photos", "rejected", "seconds"),
+            _read(services, f"{shard.predictions}/{STAGE_FILE}", "classified", "seconds"),
+        )
+        for shard in shards
+    ]
+    return shards, stages
+
+
+def _keep_what_was_measured(run: NightRun, layout: RunLayout, services: Services) -> None:
+    """Note the figures of the shards of a run that is published, where its staged files are still there."""
+    try:
+        if not services.staging.exists(layout.plan):
+            return
+        plan = _read(services, layout.plan, "shards")
+        _, stages = _shard_stages(layout, services, count=plan["shards"])
+    except FatalRunError as exc:  # half removed: the night is published, figures alone are lost
+        log.warning("The figures of the shards are left out: %s", exc)
+        return
+    services.repository.set_stage_metrics(run.run_id, _shard_metrics(stages))
 
 
 def _shard_metrics(stages: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, StageMetrics]:

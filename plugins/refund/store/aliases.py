@@ -47,7 +47,8 @@ VALUES (%(alias)s, %(model)s, %(action)s, clock_timestamp(), %(by)s, %(reason)s,
 # A run uses the model it began with, or one that was rolled back to since.
 USED_BY_RUN = """
 SELECT r.run_id FROM refund.run r
-WHERE r.state = 'running' AND r.started_at > now() - interval '1 day' AND (r.model = %(model)s OR EXISTS (
+WHERE r.state = 'running' AND NOT r.synthetic AND r.started_at > now() - interval '1 day'
+  AND (r.model = %(model)s OR EXISTS (
   SELECT FROM refund.model_alias_history h
   WHERE h.model = %(model)s AND h.action = 'rollback' AND h.set_at > r.started_at))
 ORDER BY r.run_id LIMIT 1

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from refund.errors import ReconciliationError
+
 if TYPE_CHECKING:
     from refund.store.database import Database
 
@@ -21,6 +23,12 @@ LATEST_RUN = """
 SELECT run_id, models, taxonomy_version FROM refund.run
 WHERE run_date = %(run_date)s AND state = 'published' AND NOT synthetic
 ORDER BY number DESC LIMIT 1
+"""
+
+# Of all runs of the night, for its rows are theirs together.
+IN_DOUBT = """
+SELECT run_id FROM reporting.reconciliation
+WHERE run_date = %(run_date)s AND NOT adds_up AND NOT synthetic ORDER BY run_id LIMIT 1
 """
 
 # The refunds of the night and all their photos, in tables of the moment: with the dates known the rest reads the months
@@ -106,6 +114,7 @@ def night_refunds(database: Database, run_date: date) -> Iterator[NightRefunds |
     what was committed by then, so that of two files the one written last is never the older one.
 
     Raises:
+        ReconciliationError: a run of the night does not add up.
         DatabaseUnavailableError: the connection broke, or another export of the night did not end.
     """
     values = {"run_date": run_date, "space": LOCK_SPACE, "day": run_date.toordinal()}
@@ -120,6 +129,14 @@ def night_refunds(database: Database, run_date: date) -> Iterator[NightRefunds |
                 yield None
                 return
             run_id, models, taxonomy_version = run
+            cursor.execute(IN_DOUBT, values)
+            if (doubtful := cursor.fetchone()) is not None:
+                msg = (
+                    f"the night of {run_date} is not exported: its run {doubtful[0]!r} does not add up (see "
+                    f"reporting.reconciliation), expected that every run of the night does; a file of an earlier "
+                    f"export stays as it is. Find out what changed the tables, then clear generate_report"
+                )
+                raise ReconciliationError(msg)
             cursor.execute(STAGE, values)
             cursor.execute(PHOTOS_WITHOUT_REFUND)
             (without,) = cursor.fetchall()[0]

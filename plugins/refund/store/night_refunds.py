@@ -7,9 +7,10 @@ from typing import Any
 
 from refund.store.records import ContradictingRefund, DepartmentFigures, RefundFigures
 
-# As reporting.refunds, but of what stands for one night: the latest review's category before the decision's, and of
-# equally many photos the category that comes first. Departments of a refund are its categories: the taxonomy sorts
-# straight into departments. One statement, so that the night's photos are read once.
+# As reporting.refunds, but of the night's own photos alone, which costs the same however long the history is: of each
+# photo the latest review's category before the decision's, of equally many photos the category that comes first.
+# Departments of a refund are its categories: the taxonomy sorts straight into departments. One statement, so that the
+# night's photos are read once.
 REFUNDS = """
 WITH piece AS MATERIALIZED (
   SELECT p.refund_id, p.key, p.declared_category, COALESCE(v.category, d.category) AS category,
@@ -19,7 +20,8 @@ WITH piece AS MATERIALIZED (
   LEFT JOIN refund.decision d ON d.photo_date = o.photo_date AND d.photo_id = o.photo_id AND d.superseded_by IS NULL
   LEFT JOIN LATERAL (
     SELECT category FROM refund.review w
-    WHERE w.photo_date = o.photo_date AND w.photo_id = o.photo_id ORDER BY w.review_id DESC LIMIT 1) v ON true
+    WHERE w.photo_date = o.photo_date AND w.photo_id = o.photo_id
+    ORDER BY w.reviewed_at DESC, w.review_id DESC LIMIT 1) v ON true
   WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND o.outcome <> 'unchanged'
     AND o.superseded_by IS NULL AND p.superseded_by IS NULL AND p.refund_id IS NOT NULL
 ), refund AS MATERIALIZED (

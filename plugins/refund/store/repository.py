@@ -36,11 +36,6 @@ RETURNING {columns}
 
 GET_RUN = "SELECT {columns} FROM refund.run WHERE run_id = %(run_id)s"
 
-PUBLISHED_RUN = """
-SELECT {columns} FROM refund.run WHERE run_date = %(run_date)s AND state = 'published' AND NOT synthetic
-ORDER BY published_at DESC LIMIT 1
-"""
-
 LOOKED_AT = """
 SELECT run_date, max((params ->> 'late_days')::integer) FROM refund.run WHERE state = 'published' AND NOT synthetic
 GROUP BY run_date ORDER BY run_date
@@ -173,11 +168,6 @@ class Repository:
             msg = f"run {run_id!r} has no row in refund.run; expected that health_check began it. Clear it from there"
             raise FatalRunError(msg)
         return row
-
-    def published_run(self, run_date: date) -> RunRow | None:
-        """The run that published this night last, or None."""
-        row = self._one(PUBLISHED_RUN.format(columns=_RUN_COLUMNS), {"run_date": run_date})
-        return None if row is None else _run_row(row)
 
     def looked_at_dates(self) -> list[tuple[date, int]]:
         """Run date and ``late_days`` of every published night: which photo dates were looked at."""

@@ -94,9 +94,10 @@ ORDER BY m.photo_date, m.found_id, m.reviewed_by, m.reviewed_at, m.line
 COUNT_NEW = "SELECT chosen_by, count(*) FROM new_review GROUP BY chosen_by ORDER BY chosen_by"
 
 INSERT_REVIEWS = """
-INSERT INTO refund.review (photo_date, photo_id, category, reviewed_by, reviewed_at, chosen_by, note)
-SELECT photo_date, found_id, category, reviewed_by, reviewed_at, chosen_by, note FROM new_review
-ORDER BY reviewed_at, line
+INSERT INTO refund.review (photo_date, photo_id, category, reviewed_by, reviewed_at, chosen_by, note, synthetic)
+SELECT n.photo_date, n.found_id, n.category, n.reviewed_by, n.reviewed_at, n.chosen_by, n.note, p.synthetic
+FROM new_review n JOIN refund.photo p ON p.photo_date = n.photo_date AND p.photo_id = n.found_id
+ORDER BY n.reviewed_at, n.line
 """
 
 INSERT_AUDIT = """
