@@ -81,6 +81,7 @@ def stack(migrated: Roles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
     monkeypatch.setenv("USER", "ada")
     monkeypatch.setenv("LOGNAME", "ada")
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")  # sinks are on loopback, whatever proxy the machine has
     yield made
     rows(migrated.admin, "TRUNCATE refund.notification, refund.alert, refund.audit RESTART IDENTITY; SELECT 1")
     rows(migrated.admin, "DELETE FROM refund.run RETURNING 1")

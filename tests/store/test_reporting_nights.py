@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -255,11 +256,14 @@ def test_an_analyst_sees_none_of_a_night_before_its_commit_and_all_of_it_after(r
         for run_id, model, photos in (("r1", MODEL, first), ("r2", OTHER_MODEL, second)):
             before = look()
             with gates(roles) as open_gate:
-                publisher = threading.Thread(target=run, args=(run_id, model, photos))
+                publisher = threading.Thread(target=run, args=(run_id, model, photos), daemon=True)
                 publisher.start()
                 for stop, key in GATES.items():
+                    give_up_at = time.monotonic() + 60
                     while rows(roles.admin, waiting, key) == [(0,)]:
                         assert publisher.is_alive(), stop
+                        assert time.monotonic() < give_up_at, stop
+                        time.sleep(0.02)
                     assert look() == before, f"{run_id}, stopped at {stop}"
                     open_gate(key)
                 publisher.join(20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,7 +43,7 @@ def demo(
         from refund.lifecycle.demo_plan import DemoPlan
         from refund.local.demo_pictures import cup_pictures
 
-        last = parse_run_date(ending) if ending else (datetime.now(UTC) - timedelta(days=1)).date()
+        last = parse_run_date(ending) if ending else (services.now() - timedelta(days=1)).date()
         plan = DemoPlan(nights=nights, photos=photos, ending=last, seed=seed)
         loaded = load_demo(plan, services, pictures=cup_pictures(_PICTURES), by=who(), tell=step)
         if as_json:
