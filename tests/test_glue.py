@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,11 +36,15 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 # --- the run date --------------------------------------------------------------------------------------------------
 
 
+BEGUN = datetime(2026, 11, 22, 2, 0, 7, tzinfo=UTC)
+
+
 def dag_run(*, partition_key: str | None = None, run_after: datetime | None = None) -> SimpleNamespace:
     return SimpleNamespace(
         run_id="manual__1",
         partition_key=partition_key,
         run_after=run_after or datetime(2026, 11, 22, 2, 0, tzinfo=UTC),
+        start_date=BEGUN,
         logical_date=None,  # as for every run by hand: nothing may lean on it
     )
 
@@ -82,6 +86,33 @@ def test_the_run_of_a_task_context() -> None:
     run = airflow_glue.night_run({"params": params, "dag_run": dag_run(partition_key="2026-11-21")})
     assert (run.run_id, run.run_date) == ("manual__1", date(2026, 11, 21))
     assert run.params == NightParams(review_threshold=0.7)
+    assert run.begun_at == BEGUN
+
+
+def test_what_a_run_finds_is_seen_when_it_began_last() -> None:
+    first = datetime(2026, 11, 22, 2, 0, 9, tzinfo=UTC)
+    run = airflow_glue.night_run({"params": {}, "dag_run": dag_run()})
+    assert run.sighted_at(first) == first  # the row is made a little after Airflow begins
+    cleared = SimpleNamespace(**{**vars(dag_run()), "start_date": first + timedelta(days=4)})
+    assert airflow_glue.night_run({"params": {}, "dag_run": cleared}).sighted_at(first) == first + timedelta(days=4)
+
+
+def test_airflow_tells_tasks_when_the_run_began_and_forgets_it_when_an_ended_run_is_cleared() -> None:
+    """What `NightRun.begun_at` rests on."""
+    from airflow.models.dagrun import DagRun
+    from airflow.sdk.api.datamodels._generated import DagRun as TaskDagRun
+    from airflow.utils.state import DagRunState
+
+    assert "start_date" in TaskDagRun.model_fields
+    run = DagRun(dag_id="d", run_id="r", start_date=BEGUN, state=DagRunState.RUNNING)
+    run.set_state(DagRunState.RUNNING)
+    assert run.start_date == BEGUN
+    run.set_state(DagRunState.FAILED)
+    assert run.start_date == BEGUN
+    run.set_state(DagRunState.QUEUED)  # as clear_task_instances has it
+    assert run.start_date is None
+    run.set_state(DagRunState.RUNNING)
+    assert run.start_date > BEGUN
 
 
 def test_a_param_of_the_wrong_type_is_refused() -> None:

@@ -167,6 +167,9 @@ def night_run(context: Mapping[str, Any]) -> NightRun:
     The run date is the parameter ``run_date``, else the partition key that the schedule or a backfill gave, else the
     day before ``run_after``; never the logical date, which is None for runs by hand.
 
+    The run's start date is when it began last: Airflow takes it away when tasks of an ended run are cleared and sets it
+    when the run begins again; a task that is tried again by itself does not change it.
+
     Raises:
         SettingsError: a parameter or the partition key is malformed.
     """
@@ -174,7 +177,12 @@ def night_run(context: Mapping[str, Any]) -> NightRun:
 
     params = NightParams.from_mapping({key: value for key, value in context["params"].items() if value is not None})
     dag_run = context["dag_run"]
-    return NightRun(run_id=dag_run.run_id, run_date=run_date_of(params, dag_run), params=params)
+    return NightRun(
+        run_id=dag_run.run_id,
+        run_date=run_date_of(params, dag_run),
+        params=params,
+        begun_at=dag_run.start_date,
+    )
 
 
 def run_date_of(params: NightParams, dag_run: Any) -> date:
@@ -303,7 +311,8 @@ def on_deadline_missed(context: Mapping[str, Any] | None = None, **_: Any) -> No
     with task_services() as services:
         run_id = str(dag_run.get("run_id") or dag_run.get("dag_run_id") or "unknown")
         run_date = parse_run_date(dag_run["partition_key"]) if dag_run.get("partition_key") else None
-        alert_overdue(run_id=run_id, run_date=run_date, services=services)
+        begun_at = datetime.fromisoformat(str(dag_run["start_date"])) if dag_run.get("start_date") else None  # ISO 8601
+        alert_overdue(run_id=run_id, run_date=run_date, begun_at=begun_at, services=services)
         send_pending(services, open_channels(services.settings))
 
 

@@ -42,9 +42,15 @@ def services(database: Roles) -> Iterator[Services]:
         yield opened
 
 
-def keep(services: Services, rule: str, severity: str = "warning", subject: str = "") -> None:
+def keep(services: Services, rule: str, severity: str = "warning", *, nights_ago: int = 0, subject: str = "") -> None:
+    day = DAY - timedelta(days=nights_ago)
     alert = Alert(
-        rule=rule, dedupe_key=f"{rule}{subject}", severity=severity, run_id="r1", run_date=DAY, message=f"{rule} seen"
+        rule=rule,
+        dedupe_key=f"{rule}/{day}{subject}",
+        severity=severity,
+        run_id="r1",
+        run_date=day,
+        message=f"{rule} seen",
     )
     raise_alert(services.database, alert, at=services.now())
 
@@ -66,29 +72,54 @@ def test_every_channel_gets_each_alert_once_the_worst_first(services: Services, 
     assert len(attempts(database)) == 4
 
 
-def test_one_sending_tells_a_rule_once(services: Services, database: Roles) -> None:
+def test_one_sending_tells_a_rule_once_of_each_subject(services: Services, database: Roles) -> None:
     for number in range(3):
-        keep(services, "overlooked_photos", subject=str(number))
+        keep(services, "drift", nights_ago=number)
+        keep(services, "accuracy", subject=f"/m@{number}")
     channel = Kept()
-    assert send_pending(services, {"smtp": channel}) == {"sent": 1, "failed": 0, "cooling_down": 2}
-    assert [state for _, _, state, _ in attempts(database)] == ["sent", "cooling_down", "cooling_down"]
+    assert send_pending(services, {"smtp": channel}) == {"sent": 4, "failed": 0, "cooling_down": 2}
+    assert sorted((rule, state) for rule, _, state, _ in attempts(database)) == [
+        ("accuracy", "sent"), ("accuracy", "sent"), ("accuracy", "sent"),
+        ("drift", "cooling_down"), ("drift", "cooling_down"), ("drift", "sent"),
+    ]  # fmt: skip
 
 
-def test_a_channel_that_is_down_is_asked_once_and_made_up_for(
+def test_one_sending_tells_every_critical_alert(services: Services) -> None:
+    for number in range(3):
+        keep(services, "failed_night", "critical", nights_ago=number)
+    assert send_pending(services, {"smtp": Kept()}) == {"sent": 3, "failed": 0, "cooling_down": 0}
+
+
+def test_a_channel_that_is_down_is_asked_twice_and_made_up_for(
     services: Services, database: Roles, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep(services, "a")
-    keep(services, "b")
+    for rule in "abc":
+        keep(services, rule)
     down, up = Kept(ChannelError("no answer")), Kept()
-    assert send_pending(services, {"smtp": down, "slack": up}) == {"sent": 2, "failed": 2, "cooling_down": 0}
-    assert down.asked == 1
+    assert send_pending(services, {"smtp": down, "slack": up}) == {"sent": 3, "failed": 3, "cooling_down": 0}
+    assert down.asked == 2
     failed = [error for _, channel, _, error in attempts(database) if channel == "smtp"]
-    assert failed == ["no answer", "not tried: the channel had just failed"]
+    assert failed == ["no answer", "no answer", "not tried: the channel had just failed twice"]
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warned) == 1
+    assert len(warned) == 2
     assert "was not sent through smtp: no answer. It is kept and sent again with the next alerts" in warned[0]
     down.failing = None
-    assert send_pending(services, {"smtp": down, "slack": up}) == {"sent": 2, "failed": 0, "cooling_down": 0}
+    assert send_pending(services, {"smtp": down, "slack": up}) == {"sent": 3, "failed": 0, "cooling_down": 0}
+
+
+def test_a_message_that_is_refused_does_not_keep_the_others(services: Services) -> None:
+    class Picky(Kept):
+        def send(self, message: AlertMessage) -> None:
+            self.failing = ChannelError("too long") if "a seen" in message.subject else None
+            super().send(message)
+
+    keep(services, "a", "critical")
+    keep(services, "b")
+    keep(services, "c")
+    channel = Picky()
+    for sent in (2, 0):  # the refused one is tried again each time
+        assert send_pending(services, {"smtp": channel}) == {"sent": sent, "failed": 1, "cooling_down": 0}
+    assert sorted(channel.subjects) == ["[refund] warning: b seen", "[refund] warning: c seen"]
 
 
 def test_a_fault_of_a_channel_itself_costs_nothing_and_tells_no_secret(
@@ -131,12 +162,12 @@ def test_postgres_that_is_gone_ends_the_sending_not_the_night(caplog: pytest.Log
 
 
 def test_after_the_cool_down_the_next_night_is_told(services: Services, database: Roles) -> None:
-    keep(services, "a", subject="1")
+    keep(services, "a", nights_ago=1)
     channel = Kept()
     send_pending(services, {"smtp": channel})
     moved = f"UPDATE refund.notification SET at = at - interval '{timedelta(hours=21)}' RETURNING 1"
     rows(database.owner, moved)
-    keep(services, "a", subject="2")
+    keep(services, "a")
     send_pending(services, {"smtp": channel})
     assert len(channel.subjects) == 2
     assert services.settings.alert_cooldown_hours < alerts.NEWS_DAYS * 24

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,10 +16,13 @@ from refund.errors import (
     ReconciliationError,
     RetriableRunError,
 )
-from refund.night.alert_on_drift import NightFailedError, alert_reconciliation, raise_alerts
+from refund.night.alert_message import AlertMessage
+from refund.night.alert_on_drift import NightFailedError, alert_overdue, alert_reconciliation, raise_alerts
 from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
+from refund.night.generate_report import write_report
 from refund.night.health_check import check_health
+from refund.night.persist import persist_run
 from refund.night.services import NightRun, open_services
 from refund.night.validate import validate_shard
 from refund.params import NightParams
@@ -68,8 +72,6 @@ def test_an_s3_server_that_is_down_is_a_fault_of_the_moment(world: World) -> Non
 
 
 def test_a_clock_that_is_wrong_is_a_fault(world: World) -> None:
-    from dataclasses import replace
-
     late = replace(world.services, now=lambda: datetime.now(UTC) - timedelta(hours=1))
     run = NightRun(run_id="r1", run_date=DAY, params=NightParams())
     with pytest.raises(HealthCheckError, match=r"clock and Postgres's differ by 3\d{3} s"):
@@ -121,6 +123,51 @@ def test_a_failed_night_raises_an_alert_and_ends_red(world: World) -> None:
     assert world.rows("SELECT state FROM reporting.runs") == [("failed",)]
     world.start("r1")
     assert world.rows("SELECT state FROM reporting.runs") == [("running",)]
+
+
+def test_a_run_that_fails_again_is_told_again_and_closed_once_it_ends_well(world: World) -> None:
+    fill(world, 1)
+    run = world.start("r1")
+    channel = Sent()
+    (began,) = world.rows("SELECT started_at FROM refund.run")[0]
+
+    def fails(begun_at: datetime) -> None:
+        then = replace(world.services, now=lambda: begun_at + timedelta(minutes=1))
+        again = replace(run, begun_at=begun_at)
+        for _ in range(2):  # its last task is tried again: no other sighting
+            with pytest.raises(NightFailedError):
+                raise_alerts(again, then, task_states={"fetch": "failed"}, channels={"smtp": channel})
+
+    fails(began)
+    assert len(channel.subjects) == 1
+    fails(began + timedelta(days=5))  # long after, cleared by whoever mended it
+    assert len(channel.subjects) == 2
+    assert world.rows("SELECT rule, seen_count FROM refund.alert") == [("failed_night", 2)]
+
+    cleared = replace(run, begun_at=began + timedelta(days=5, hours=1))
+    world.stage(cleared)
+    persist_run(cleared, world.services)  # and no report
+    raise_alerts(cleared, world.services, task_states={}, channels={"smtp": channel})
+    query = "SELECT rule, acknowledged_by FROM refund.alert ORDER BY rule"
+    assert world.rows(query) == [("failed_night", "refund_nightly"), ("missing_report", None)]
+    write_report(cleared, world.services)
+    raise_alerts(
+        replace(cleared, begun_at=began + timedelta(days=5, hours=2)), world.services, task_states={"fetch": "success"}
+    )
+    assert world.rows(query) == [("failed_night", "refund_nightly"), ("missing_report", "refund_nightly")]
+    with pytest.raises(NightFailedError):
+        raise_alerts(cleared, world.services, task_states={"generate_report": "failed"})
+    assert world.rows(query) == [("failed_night", None), ("missing_report", "refund_nightly")]
+
+
+class Sent:
+    """A channel that keeps the subjects of what it is sent."""
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+
+    def send(self, message: AlertMessage) -> None:
+        self.subjects.append(message.subject)
 
 
 def test_counts_that_do_not_agree_raise_one_alert_whoever_finds_it(world: World) -> None:
@@ -187,3 +234,14 @@ def drifted(world: World, measure: str, details: dict[str, Any]) -> None:
         f"UPDATE refund.drift SET status = 'drift', details = '{json.dumps(details)}' "
         f"WHERE run_id = 'r1' AND measure = '{measure}' RETURNING 1",
     )
+
+
+def test_a_run_that_is_late_again_after_it_was_cleared_is_seen_again(world: World) -> None:
+    fill(world, 1)
+    run = world.start("r1")
+    (began,) = world.rows("SELECT started_at FROM refund.run")[0]
+    for begun_at in (None, began, began + timedelta(days=5)):
+        alert_overdue(run_id=run.run_id, run_date=DAY, begun_at=begun_at, services=world.services)
+    assert world.rows("SELECT rule, seen_count, last_seen_at FROM refund.alert") == [
+        ("overdue", 2, began + timedelta(days=5))
+    ]

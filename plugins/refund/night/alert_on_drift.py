@@ -26,7 +26,7 @@ from refund.night.finding import Finding
 from refund.night.notify import Channel, send_pending
 from refund.night.services import NightRun, Services
 from refund.night.stage_metrics import save_unfinished
-from refund.store.alerts import raise_alert
+from refund.store.alerts import raise_alert, resolve_alerts
 from refund.store.drift import get_drift
 from refund.store.examples import example_keys, example_photos, example_rejections
 from refund.store.progress import run_adds_up
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FAILED = frozenset({"failed", "upstream_failed"})
+# What is no longer so once a run of that night has published and ended well.
+RESOLVABLE = frozenset({"failed_night", "missing_report", "reconciliation", "overdue", "never_started"})
 NO_CHANNELS: Mapping[str, Channel] = MappingProxyType({})
 
 
@@ -53,7 +55,7 @@ class NightFailedError(FatalRunError):
 def raise_alerts(
     run: NightRun, services: Services, *, task_states: Mapping[str, str], channels: Mapping[str, Channel] = NO_CHANNELS
 ) -> dict[str, int]:
-    """Keep the alerts, close the run's row, send what is unsent, and fail if anything before failed.
+    """Keep the alerts, close those that are no longer so, close the run's row, send what is unsent, fail if a task did.
 
     Args:
         run: the run.
@@ -91,8 +93,18 @@ def raise_alerts(
             run_id=run.run_id,
             run_date=run.run_date,
             services=services,
-            at=row.started_at if row else now,
+            at=run.sighted_at(row.started_at) if row else run.begun_at or now,
             synthetic=row is not None and row.synthetic,
+        )
+    if row is not None and row.state == "published" and row.published_at is not None and not failed_tasks:
+        resolve_alerts(
+            services.database,
+            run_id=run.run_id,
+            run_date=run.run_date,
+            rules=RESOLVABLE - {finding.rule for finding in findings},
+            before=run.sighted_at(row.published_at),
+            at=now,
+            synthetic=row.synthetic,
         )
     if row is not None:
         if failed_tasks:
@@ -106,13 +118,14 @@ def raise_alerts(
     return {"alerts": len(findings), **states}
 
 
-def alert_overdue(*, run_id: str, run_date: date | None, services: Services) -> None:
-    """Keep an alert for a run that has not ended by its deadline."""
+def alert_overdue(*, run_id: str, run_date: date | None, services: Services, begun_at: datetime | None = None) -> None:
+    """Keep an alert for a run that has not ended by its deadline; ``begun_at`` as of `NightRun`."""
     row = services.repository.get_run(run_id)
     now = services.now()
     day = row.run_date if row else run_date or now.date()
     finding = overdue_finding(run_id=run_id, run_date=day)
-    keep_finding(finding, run_id=run_id, run_date=day, services=services, at=row.started_at if row else now)
+    at = max(row.started_at, begun_at or row.started_at) if row else begun_at or now
+    keep_finding(finding, run_id=run_id, run_date=day, services=services, at=at)
 
 
 def alert_reconciliation(run: NightRun, services: Services, error: ReconciliationError) -> None:
@@ -124,7 +137,7 @@ def alert_reconciliation(run: NightRun, services: Services, error: Reconciliatio
         row = services.repository.get_run(run.run_id)
         published = row is not None and row.state == "published"
         finding = reconciliation_finding(run.run_date, str(error), published=published)
-        at = row.started_at if row else services.now()
+        at = run.sighted_at(row.started_at) if row else run.begun_at or services.now()
         keep_finding(finding, run_id=run.run_id, run_date=run.run_date, services=services, at=at)
     except RefundError as exc:
         log.warning("No alert could be kept for it: %s", exc)
@@ -135,7 +148,8 @@ def keep_finding(
 ) -> None:
     """Write one alert; ``at`` is the same whenever it is tried again, so that it counts as one sighting."""
     log.warning("%s: %s", finding.rule, finding.message)
-    raise_alert(services.database, finding.alert(run_id=run_id, run_date=run_date, synthetic=synthetic), at=at)
+    alert = finding.alert(run_id=run_id, run_date=run_date, synthetic=synthetic)
+    raise_alert(services.database, alert, at=at, is_general=finding.is_general)
 
 
 def _with_examples(finding: Finding, row: RunRow | None, drift: list[DriftRow], services: Services) -> Finding:

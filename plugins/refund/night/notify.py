@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SKIPPED = "not tried: the channel had just failed"
+_MOST_FAILURES = 2  # in a row
+_SKIPPED = "not tried: the channel had just failed twice"
 
 
 class ChannelError(Exception):
@@ -40,8 +41,10 @@ def send_pending(services: Services, channels: Mapping[str, Channel]) -> dict[st
     """Send every alert to every channel that has not told it; return how many attempts ended in which state.
 
     The alerts are in Postgres before; an attempt is written when it has ended. So a task that is killed between the two
-    sends again: once more at worst, never not at all. A channel that fails is not asked again this time; what it missed
-    is sent by the next task try, or at the end of the next night.
+    sends again: once more at worst, never not at all. A channel that fails twice in a row is not asked again this time;
+    what it missed is sent by the next task try, or at the end of the next night. Not after one failure: a channel may
+    refuse a single message, which must not keep the others from anybody for as long as it is pending. So a channel that
+    is dead costs two time-outs.
     """
     counts = {"sent": 0, "failed": 0, "cooling_down": 0}
     if not channels:
@@ -62,8 +65,8 @@ def _send_through(name: str, channel: Channel, services: Services) -> list[str]:
     settings = services.settings
     cooldown = timedelta(hours=settings.alert_cooldown_hours)
     states: list[str] = []
-    told: set[str] = set()  # rules, in this sending
-    broken = False
+    told: set[tuple[str, str]] = set()  # rule and subject, in this sending
+    failures = 0  # in a row
     pending = pending_alerts(
         services.database,
         channel=name,
@@ -72,16 +75,17 @@ def _send_through(name: str, channel: Channel, services: Services) -> list[str]:
         cooldown=cooldown,
     )
     for alert in pending:  # the worst first: what was told of a rule is never less than what follows
-        if alert.cooling_down or (cooldown and alert.rule in told):
+        told_now = cooldown and alert.severity != "critical" and (alert.rule, alert.subject) in told
+        if alert.cooling_down or told_now:
             state, error = "cooling_down", None
-        elif broken:
+        elif failures == _MOST_FAILURES:
             state, error = "failed", _SKIPPED
         else:
             error = _attempt(name, channel, alert)
             state = "failed" if error else "sent"
-            broken = error is not None
+            failures = failures + 1 if error else 0
         if state == "sent":
-            told.add(alert.rule)
+            told.add((alert.rule, alert.subject))
         add_notification(services.database, alert, channel=name, state=state, error=error, at=services.now())
         states.append(state)
     return states

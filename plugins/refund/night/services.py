@@ -31,6 +31,15 @@ class NightRun:
     run_id: str  # Airflow's
     run_date: date  # the night it publishes
     params: NightParams
+    begun_at: datetime | None = None  # when it began, or began again after tasks of it were cleared; None: not known
+
+    def sighted_at(self, started_at: datetime) -> datetime:
+        """The time of what this run finds; the same however often a task of it is tried again by itself.
+
+        Args:
+            started_at: when the run began first.
+        """
+        return started_at if self.begun_at is None else max(started_at, self.begun_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -16,23 +16,43 @@ if TYPE_CHECKING:
 # What `array_position` counts in: the later, the worse.
 _RANKS = "ARRAY['info', 'warning', 'critical']"
 
+# Who closes what is no longer so: the night itself.
+RESOLVED_BY = "refund_nightly"
+
 # The same or an earlier time is not another sighting: callers give a time of the run, which a task that is tried again
-# gives again. Whoever acknowledged it took it as it was: an alert that got worse is open again.
+# gives again. Whoever acknowledged it took it as it was: an alert that got worse is open again. What the night closed
+# and finds again is open again, and seen after it was closed. What is said in general does not replace what the same
+# sighting said in detail.
 RAISE_ALERT = f"""
 INSERT INTO refund.alert AS known (dedupe_key, rule, severity, run_id, run_date, message, details, synthetic,
   first_seen_at, last_seen_at)
 VALUES (%(dedupe_key)s, %(rule)s, %(severity)s, %(run_id)s, %(run_date)s, %(message)s, %(details)s,
   COALESCE((SELECT synthetic FROM refund.run WHERE run_id = %(run_id)s), false), %(at)s, %(at)s)
 ON CONFLICT (dedupe_key) DO UPDATE SET
-  seen_count = known.seen_count + CASE WHEN EXCLUDED.last_seen_at > known.last_seen_at THEN 1 ELSE 0 END,
-  severity = EXCLUDED.severity, message = EXCLUDED.message, details = EXCLUDED.details, run_id = EXCLUDED.run_id,
-  synthetic = EXCLUDED.synthetic, last_seen_at = GREATEST(known.last_seen_at, EXCLUDED.last_seen_at),
-  acknowledged_at = CASE WHEN array_position({_RANKS}, EXCLUDED.severity) <= array_position({_RANKS}, known.severity)
-    THEN known.acknowledged_at END,
-  acknowledged_by = CASE WHEN array_position({_RANKS}, EXCLUDED.severity) <= array_position({_RANKS}, known.severity)
-    THEN known.acknowledged_by END
+  seen_count = known.seen_count + CASE WHEN EXCLUDED.last_seen_at > known.last_seen_at
+    OR known.acknowledged_by = '{RESOLVED_BY}' THEN 1 ELSE 0 END,
+  message = CASE WHEN {{same_in_general}} THEN known.message ELSE EXCLUDED.message END,
+  details = CASE WHEN {{same_in_general}} THEN known.details ELSE EXCLUDED.details END,
+  severity = EXCLUDED.severity, run_id = EXCLUDED.run_id, synthetic = EXCLUDED.synthetic,
+  last_seen_at = GREATEST(known.last_seen_at, EXCLUDED.last_seen_at,
+    CASE WHEN known.acknowledged_by = '{RESOLVED_BY}' THEN known.acknowledged_at END),
+  acknowledged_at = CASE WHEN {{still_taken}} THEN known.acknowledged_at END,
+  acknowledged_by = CASE WHEN {{still_taken}} THEN known.acknowledged_by END
 RETURNING seen_count
-"""  # noqa: S608 -- the only thing put in is the constant above
+""".format(  # noqa: S608 -- the only things put in are constants
+    same_in_general="%(is_general)s AND known.run_id = EXCLUDED.run_id AND known.last_seen_at >= EXCLUDED.last_seen_at "
+    f"AND known.acknowledged_by IS DISTINCT FROM '{RESOLVED_BY}'",
+    still_taken=f"known.acknowledged_by <> '{RESOLVED_BY}' AND "
+    f"array_position({_RANKS}, EXCLUDED.severity) <= array_position({_RANKS}, known.severity)",
+)
+
+# An alert seen since is still so.
+RESOLVE = """
+UPDATE refund.alert SET acknowledged_at = %(at)s, acknowledged_by = %(by)s
+WHERE acknowledged_at IS NULL AND run_date = %(run_date)s AND synthetic = %(synthetic)s AND rule = ANY (%(rules)s)
+  AND last_seen_at < %(before)s
+RETURNING alert_id, rule
+"""
 
 LIST_ALERTS = """
 SELECT a.alert_id, a.rule, a.severity, a.run_id, a.run_date, a.message, a.details, a.synthetic, a.first_seen_at,
@@ -48,28 +68,35 @@ WHERE (%(acknowledged)s OR a.acknowledged_at IS NULL)
 ORDER BY a.acknowledged_at IS NOT NULL, a.last_seen_at DESC, a.alert_id DESC LIMIT %(limit)s
 """
 
-# What a channel has not told yet at this severity, the worst first. What it did not tell because the same rule had just
-# been told counts as told; what it failed to tell does not. Old ones are no news: a channel that is switched on tells
-# of today.
+# What a channel has not told yet since it was last seen, at this severity, the worst first. What it held back or failed
+# to tell is not told. Old ones are no news: a channel that is switched on tells of today. A critical one is never held
+# back; others for a while after the same rule was told of the same subject, be it of another night.
+_SUBJECT = "replace(substr({0}.dedupe_key, length({0}.rule) + 1), '/' || to_char({0}.run_date, 'YYYY-MM-DD'), '')"
 PENDING = f"""
 SELECT a.alert_id, a.rule, a.severity, a.run_id, a.run_date, a.message, a.details, a.first_seen_at, a.seen_count,
-  EXISTS (
+  a.severity <> 'critical' AND EXISTS (
     SELECT FROM refund.notification n JOIN refund.alert b USING (alert_id)
-    WHERE b.rule = a.rule AND n.channel = %(channel)s AND n.state = 'sent' AND n.at > %(cold_at)s
-      AND array_position({_RANKS}, n.severity) >= array_position({_RANKS}, a.severity)) AS cooling_down
+    WHERE b.rule = a.rule AND {_SUBJECT.format("b")} = {_SUBJECT.format("a")}
+      AND n.channel = %(channel)s AND n.state = 'sent' AND n.at > %(cold_at)s
+      AND array_position({_RANKS}, n.severity) >= array_position({_RANKS}, a.severity)) AS cooling_down,
+  {_SUBJECT.format("a")} AS subject
 FROM refund.alert a
 WHERE a.acknowledged_at IS NULL AND NOT a.synthetic AND a.last_seen_at > %(news_at)s
   AND array_position({_RANKS}, a.severity) >= array_position({_RANKS}, %(min_severity)s)
   AND NOT EXISTS (
     SELECT FROM refund.notification n
-    WHERE n.alert_id = a.alert_id AND n.channel = %(channel)s AND n.state <> 'failed'
+    WHERE n.alert_id = a.alert_id AND n.channel = %(channel)s AND n.state = 'sent' AND n.at >= a.last_seen_at
       AND array_position({_RANKS}, n.severity) >= array_position({_RANKS}, a.severity))
 ORDER BY array_position({_RANKS}, a.severity) DESC, a.last_seen_at DESC, a.alert_id
-"""  # noqa: S608 -- the only thing put in is the constant above
+"""  # noqa: S608 -- the only things put in are the constants above
 
+# That it is held back is written once for each time that it was seen: every sending finds it again.
 ADD_NOTIFICATION = """
 INSERT INTO refund.notification (alert_id, channel, state, severity, error, at)
-VALUES (%(alert_id)s, %(channel)s, %(state)s, %(severity)s, %(error)s, %(at)s)
+SELECT %(alert_id)s, %(channel)s, %(state)s, %(severity)s, %(error)s, %(at)s
+WHERE %(state)s <> 'cooling_down' OR NOT EXISTS (
+  SELECT FROM refund.notification n JOIN refund.alert a USING (alert_id)
+  WHERE n.alert_id = %(alert_id)s AND n.channel = %(channel)s AND n.state = 'cooling_down' AND n.at >= a.last_seen_at)
 """
 
 ACKNOWLEDGE = """
@@ -79,9 +106,9 @@ WHERE alert_id = %(alert_id)s AND acknowledged_at IS NULL RETURNING rule
 
 GET_ACKNOWLEDGED = "SELECT rule, acknowledged_at, acknowledged_by FROM refund.alert WHERE alert_id = %(alert_id)s"
 
-AUDIT_ACKNOWLEDGED = """
+AUDIT_CLOSED = """
 INSERT INTO refund.audit (at, actor, action, subject, details)
-VALUES (%(at)s, %(by)s, 'alert.acknowledge', %(subject)s, %(details)s)
+VALUES (%(at)s, %(by)s, %(action)s, %(subject)s, %(details)s)
 """
 
 # One task at a time, so that two that end together do not send everything twice.
@@ -125,7 +152,8 @@ class PendingAlert:
     details: Mapping[str, Any]
     first_seen_at: datetime
     seen_count: int
-    cooling_down: bool  # the same rule was told a short while ago, at this severity or worse
+    cooling_down: bool  # the same rule was told of the same subject a short while ago, at this severity or worse
+    subject: str = ""  # what the dedupe key holds beyond rule and run date
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +167,43 @@ class Acknowledged:
     before: bool  # somebody had taken it already; ``by`` and ``at`` are theirs
 
 
-def raise_alert(database: Database, alert: Alert, *, at: datetime) -> int:
+def raise_alert(database: Database, alert: Alert, *, at: datetime, is_general: bool = False) -> int:
     """Write an alert, or count it once more where the key is known and ``at`` is new; return how often seen.
 
-    ``at`` is a time of the run (when it started), not the clock's: a task tried again must not count twice. An
-    acknowledged alert that is worse than before is open again.
+    ``at`` is a time of the run (when it began, or began again), not the clock's: a task tried again must not count
+    twice. An acknowledged alert that is worse than before is open again, as is one that `resolve_alerts` closed. With
+    ``is_general`` what the same run said at the same time stays.
     """
-    values = {**asdict(alert), "details": json.dumps(dict(alert.details)), "at": at}
+    values = {**asdict(alert), "details": json.dumps(dict(alert.details)), "at": at, "is_general": is_general}
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute(RAISE_ALERT, values)
         (seen,) = cursor.fetchall()[0]
         return int(seen)
+
+
+def resolve_alerts(
+    database: Database,
+    *,
+    run_id: str,
+    run_date: date,
+    rules: Collection[str],
+    before: datetime,
+    at: datetime,
+    synthetic: bool = False,
+) -> list[int]:
+    """Close the open alerts of these rules and this night that were last seen before ``before``; return their numbers.
+
+    They are closed in the name of the night (`RESOLVED_BY`), in one transaction and with an audit row each.
+    """
+    values = {"by": RESOLVED_BY, "run_date": run_date, "rules": sorted(rules), "before": before, "at": at}
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(RESOLVE, {**values, "synthetic": synthetic})
+        closed = cursor.fetchall()
+        for alert_id, rule in closed:
+            details = json.dumps({"rule": rule, "run_id": run_id})
+            audit = {"action": "alert.resolve", "subject": f"alert {alert_id}", "details": details}
+            cursor.execute(AUDIT_CLOSED, {"at": at, "by": RESOLVED_BY, **audit})
+    return sorted(alert_id for alert_id, _ in closed)
 
 
 def list_alerts(database: Database, *, acknowledged: bool = False, limit: int = 1000) -> list[AlertRow]:
@@ -167,7 +221,7 @@ def pending_alerts(
 ) -> list[PendingAlert]:
     """What the channel has to tell of, the worst first; made-up nights and acknowledged alerts are left out.
 
-    An alert is told again where it got worse since. One not seen for `NEWS_DAYS` is no news.
+    An alert is told again where it got worse or was seen again since. One not seen for `NEWS_DAYS` is no news.
     """
     values = {
         "channel": channel,
@@ -227,7 +281,8 @@ def acknowledge(
             cursor.execute(ACKNOWLEDGE, values)
             if (taken := cursor.fetchone()) is not None:
                 details = json.dumps({"rule": taken[0], "note": note})
-                cursor.execute(AUDIT_ACKNOWLEDGED, {**values, "subject": f"alert {alert_id}", "details": details})
+                audit = {"action": "alert.acknowledge", "subject": f"alert {alert_id}", "details": details}
+                cursor.execute(AUDIT_CLOSED, {**values, **audit})
                 answers.append(Acknowledged(alert_id=alert_id, rule=taken[0], by=by, at=at, before=False))
                 continue
             cursor.execute(GET_ACKNOWLEDGED, values)
