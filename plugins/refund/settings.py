@@ -160,7 +160,7 @@ class Settings:
     )
     alert_cooldown_hours: float = field(
         default=20.0,
-        metadata={"help": "A rule is not sent again through a channel within this, unless it got worse.", "min": 0},
+        metadata={"help": "Warnings of one rule and subject are sent once per channel within this.", "min": 0},
     )
     alert_timeout_s: float = field(
         default=10.0, metadata={"help": "How long a channel may take to answer, in seconds.", "min": 1, "max": 60}
