@@ -28,6 +28,7 @@ from refund.night.validate import validate_shard
 from refund.params import NightParams
 from refund.settings import S3Access
 from refund.store.database import Database
+from refund.store.examples import example_keys, example_rejections
 from refund.store.repository import Repository
 from tests.night.conftest import DAY, World, fill
 from tests.store.factories import rows
@@ -225,6 +226,17 @@ def test_alerts_of_drift_show_photos_that_speak_for_it(world: World) -> None:
     assert told["drift:volume"]["examples_are"] == "photos of the night, any"
     assert told["drift:rejection_rate"]["examples"] == []
     assert told["drift:rejection_rate"]["no_examples"].startswith("None: fewer photos were rejected")
+
+
+def test_a_photo_that_was_overwritten_is_no_example(world: World) -> None:
+    for run_id in ("r1", "r2"):
+        key = world.put("R-9/bad.jpg", f"no photo, {run_id}".encode())
+        world.night(run_id)
+    standing = "SELECT count(*) FROM refund.run_photo WHERE outcome = 'rejected' AND superseded_by IS NULL"
+    assert world.rows(standing) == [(2,)], "the first version keeps its outcome, as history"
+    database = world.services.database
+    assert [key for key, _ in example_rejections(database, run_date=DAY, count=10)] == [key]
+    assert example_keys(database, run_date=DAY, count=10) == [key]
 
 
 def drifted(world: World, measure: str, details: dict[str, Any]) -> None:
