@@ -73,16 +73,21 @@ def test_an_unknown_model_fails_the_night_at_once_and_in_words(unknown_model_nig
     assert tries["alert_on_drift"] == ("failed", 1)
 
 
-def test_a_failed_night_raises_an_alert(unknown_model_night: Night, driver: Driver) -> None:
-    rows = driver.sql(
-        "SELECT rule, severity, message FROM refund.alert WHERE run_id = %s ORDER BY rule",
-        (unknown_model_night.run_id,),
+def test_failed_nights_of_one_date_are_one_alert_which_a_good_one_closes(
+    unknown_model_night: Night, altered_model_night: Night, late_night: Night, driver: Driver
+) -> None:
+    (alert,) = driver.sql(
+        "SELECT severity, seen_count, run_id, acknowledged_by, message, alert_id FROM refund.alert "
+        "WHERE rule = 'failed_night' AND run_date = %s",
+        (day(9),),
     )
-    assert [(rule, severity) for rule, severity, _ in rows] == [
-        ("failed_night", "critical"),
-    ]
-    assert "not published" in rows[0][2]
-    assert "health_check" in rows[0][2]
+    assert alert[:4] == ("critical", 2, altered_model_night.run_id, "refund_nightly")
+    assert "not published" in alert[4]
+    assert "health_check" in alert[4]
+    closed = driver.sql(
+        "SELECT actor FROM refund.audit WHERE action = 'alert.resolve' AND subject = %s", (f"alert {alert[5]}",)
+    )
+    assert closed == [("refund_nightly",)]
 
 
 def test_an_altered_model_fails_the_night_in_words(altered_model_night: Night, driver: Driver) -> None:
