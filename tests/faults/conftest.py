@@ -22,7 +22,7 @@ def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
     assert watch.was_seen, "the test never called watch.check_seen"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not idle beside the tests that come after
 def faults_ground() -> Iterator[Ground]:
     """The one live stack of the tests of faults, whose Airflow is quicker to give up; takes half a minute."""
     with live_ground() as ground:
