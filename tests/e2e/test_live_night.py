@@ -134,7 +134,8 @@ def test_a_monitor_is_told_whether_last_night_is_complete(first_night: Night, dr
     assert (done["run_date"], done["complete"]) == (YESTERDAY, True)
     by = "00:00" if datetime.now(UTC).hour < 2 else "23:59"  # asks for the night after, or before, that one
     missing = driver.refund("check", "--by", by, code=1)
-    assert f"is not published, expected by {by} UTC" in missing.out
+    assert "is not published, expected by 20" in missing.out
+    assert f" {by} UTC; no run of it has begun. Look at refund_nightly in Airflow" in missing.out
 
 
 # --- what Airflow keeps of it --------------------------------------------------------------------------------------
