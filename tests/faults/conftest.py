@@ -13,6 +13,8 @@ from tests.faults.live import Ground, live_ground
 from tests.night.conftest import World, new_world, world  # noqa: F401  (a fixture)
 from tests.postgres import Cluster, cluster
 
+pytest.register_assert_rewrite("tests.faults.undisturbed")  # its checks say what they saw
+
 
 @pytest.fixture
 def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
