@@ -127,6 +127,18 @@ class Settings:
         default=100,
         metadata={"help": "Fewer photos tonight or in the whole window: insufficient_data.", "min": 1},
     )
+    desk_requests_per_minute: int = field(
+        default=120,
+        metadata={"help": "Photos that one person may have classified at the desk in a minute.", "min": 1},
+    )
+    desk_upload_timeout_s: float = field(
+        default=30.0,
+        metadata={"help": "Time for one upload to the desk to arrive, in seconds.", "min": 1},
+    )
+    desk_decode_timeout_s: float = field(
+        default=5.0,
+        metadata={"help": "Wall and CPU time for one photo at the desk, in seconds.", "min": 1},
+    )
     report_dir: str | None = field(
         default=None, metadata={"help": "A folder that gets a copy of every report beside the one in S3."}
     )

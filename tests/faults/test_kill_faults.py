@@ -88,7 +88,7 @@ def killed_at_moments(world: World, task: str, watch: Watch) -> None:
         killed.append(kill(process).code)
     assert -9 in killed, "no kill met the task at work"
     watch.check_seen(f"exit code {min(killed)}")
-    ended = disturbed.worker.end(disturbed.start(task))  # on the same machine, which alone sees what the dead left there
+    ended = disturbed.worker.end(disturbed.start(task))  # where the dead left things
     assert ended.code == 0, ended.said
     if task == "fetch":
         (disturbed.shard,) = ended.result

@@ -1,0 +1,66 @@
+"""Makes the desk's app: guarded as a whole, every error in one form, a router per resource."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
+
+from refund import __version__
+from refund.desk import problems
+from refund.desk.auth import guard, login_url
+from refund.desk.middleware import Marked
+from refund.desk.pages import error_page, wants_page
+from refund.desk.routers import ROUTERS
+from refund.desk.wiring import Desk, from_airflow
+
+if TYPE_CHECKING:
+    from fastapi import Request
+    from starlette.responses import Response
+
+PREFIX = "/refund"  # where Airflow mounts it
+
+
+def create_app(desk: Desk | None = None) -> FastAPI:
+    """The app; nothing is connected or started before a request needs it.
+
+    Args:
+        desk: what the routes work with; None: as Airflow's connections name it.
+    """
+    held = desk or Desk(from_airflow)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await run_in_threadpool(held.close)
+
+    app = FastAPI(
+        title="Refund desk",
+        version=__version__,
+        description="Classify photos of returned goods, and read what the nights made of them.",
+        dependencies=[Depends(guard)],
+        openapi_url=None,  # the guard does not reach what FastAPI adds by itself: our own route serves it
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.desk = held
+    app.add_middleware(Marked)
+    problems.install(app, _respond)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def _respond(request: Request, exc: problems.DeskError) -> Response:
+    if not wants_page(request):
+        return problems.answer(request, exc)
+    if exc.error == "not_signed_in":
+        return RedirectResponse(login_url(request), status_code=303)
+    return error_page(request, exc)
