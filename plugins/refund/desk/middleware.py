@@ -1,4 +1,4 @@
-"""What every answer of the desk carries: the request's id, and headers that keep a browser from running what is not ours."""
+"""What every answer of the desk carries: its request's id, and headers that keep browsers to what is ours."""
 
 from __future__ import annotations
 
