@@ -69,5 +69,6 @@ def test_views_of_nights_say_whether_the_night_is_made_up() -> None:
     """What people work through, and what is counted of people's work, leaves made-up nights out instead."""
     without = {view for view, columns in pinned().items() if "synthetic" not in columns}
     assert without == {
-        "audit_queue", "evaluations", "last_complete_night", "model_accuracy", "model_quality", "review_queue", "trials",
+        "audit_queue", "evaluations", "last_complete_night", "model_accuracy", "model_quality", "review_queue",
+        "trials",
     }  # fmt: skip
