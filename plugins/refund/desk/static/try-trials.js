@@ -1,0 +1,45 @@
+// The photos that this person tried last, as the history has them.
+"use strict";
+
+const tryTrials = (() => {
+  const { make, percent } = desk;
+  const COUNT = 10;
+
+  function row(trial, words) {
+    const cell = (label, ...parts) => make("td", { "data-label": label }, ...parts);
+    const rejected = trial.reason && words.reasons[trial.reason];
+    const verdict = trial.category
+      ? words.categories[trial.category] || desk.words(trial.category)
+      : `Not usable: ${rejected ? rejected.title : desk.words(trial.reason || "")}`;
+    const badge = trial.decision
+      ? make("span", { class: trial.decision === "auto" ? "badge good" : "badge review" }, trial.decision === "auto" ? "automatic" : "for review")
+      : make("span", { class: "badge bad" }, "rejected");
+    const at = new Date(trial.at);
+    return make("tr", {},
+      cell("When", make("time", { datetime: trial.at, title: trial.at }, at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }))),
+      cell("File", make("bdi", {}, tryCard.visible(trial.filename))),
+      cell("Verdict", verdict),
+      cell("Score", trial.category_score === null || trial.category_score === undefined ? "–" : percent(trial.category_score)),
+      cell("", badge),
+      cell("Model", trial.model || "–"));
+  }
+
+  async function show(place, words) {
+    let answer;
+    try {
+      answer = await desk.ask("GET", `/api/history?source=trials&page_size=${COUNT}`);
+    } catch (error) {
+      place.replaceChildren(make("p", { class: "note" }, `Your last trials cannot be read just now. ${error.text || ""}`));
+      return;
+    }
+    if (!answer.items.length) {
+      place.replaceChildren(make("p", { class: "quiet" }, "None yet in the last 30 days."));
+      return;
+    }
+    const heads = ["When", "File", "Verdict", "Score", "Decision", "Model"].map((name) => make("th", { scope: "col" }, name));
+    place.replaceChildren(make("table", { class: "trials", "aria-labelledby": "last" },
+      make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...answer.items.map((trial) => row(trial, words)))));
+  }
+
+  return { show };
+})();
