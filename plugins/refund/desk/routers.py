@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from refund.desk import frame
+from refund.desk import classify, frame, picture_routes, try_page
 
-ROUTERS = (frame.router,)
+ROUTERS = (
+    frame.router,
+    classify.router,
+    try_page.router,
+    picture_routes.router,
+)

@@ -55,7 +55,7 @@ _SESSION_ENDED = frozenset({"25P03", "25P04"})
 
 
 class Database:
-    """Postgres as one role sees it; opens a connection per `connect` and keeps none."""
+    """Postgres as one role sees it; opens a connection per `connect` and keeps none itself."""
 
     def __init__(self, access: DatabaseAccess) -> None:
         self.access = access
@@ -74,19 +74,7 @@ class Database:
 
         connection = None
         try:
-            connection = psycopg2.connect(
-                host=self.access.host,
-                port=self.access.port,
-                dbname=self.access.database,
-                user=self.access.user,
-                password=self.access.password,
-                sslmode=self.access.sslmode,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                **KEEPALIVE | certificates(self.access),
-                options="-c timezone=UTC",
-                application_name="refund",
-            )
-            connection.set_session(readonly=readonly, autocommit=False)
+            connection = self._open(readonly=readonly)
             yield connection
             connection.commit()
         except psycopg2.Error as exc:
@@ -94,6 +82,37 @@ class Database:
         finally:
             if connection is not None:
                 connection.close()  # rolls back what was not committed
+
+    def open(self) -> psycopg2.extensions.connection:
+        """A connection that the caller keeps and closes, for many small transactions; its errors are the driver's.
+
+        Raises:
+            DatabaseUnavailableError, AccessDeniedError, SettingsError: as `connect`.
+        """
+        import psycopg2
+
+        try:
+            return self._open(readonly=False)
+        except psycopg2.Error as exc:
+            raise translate(exc, access=self.access, connecting=True) from exc
+
+    def _open(self, *, readonly: bool) -> psycopg2.extensions.connection:
+        import psycopg2
+
+        connection: psycopg2.extensions.connection = psycopg2.connect(
+            host=self.access.host,
+            port=self.access.port,
+            dbname=self.access.database,
+            user=self.access.user,
+            password=self.access.password,
+            sslmode=self.access.sslmode,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            **KEEPALIVE | certificates(self.access),
+            options="-c timezone=UTC",
+            application_name="refund",
+        )
+        connection.set_session(readonly=readonly, autocommit=False)
+        return connection
 
     def now(self) -> datetime:
         """The server's clock."""
