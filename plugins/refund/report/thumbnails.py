@@ -1,4 +1,4 @@
-"""Small pictures for the page, made anew from decoded pixels: nothing of the original file but what is seen."""
+"""Small pictures for pages, made anew from decoded pixels: nothing of the original file but what is seen."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ class Thumbnail:
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode('ascii')}"
 
 
-def make_thumbnail(pixels: NDArray[np.uint8], *, width_px: int, height_px: int) -> Thumbnail:
+def make_thumbnail(
+    pixels: NDArray[np.uint8], *, width_px: int, height_px: int, side_px: int = SIDE_PX, quality: int = _QUALITY
+) -> Thumbnail:
     """Encode ``(H, W, 3) uint8`` RGB pixels at the aspect of ``width_px`` to ``height_px``, the original's sides.
 
     Decoding squeezes every photo into the same square (`refund.imaging.decode`); this undoes it. The longer side gets
-    `SIDE_PX`, never more than the original had.
+    ``side_px``, never more than the original had.
     """
     from PIL import Image
 
-    scale = min(SIDE_PX, max(width_px, height_px)) / max(width_px, height_px)
+    scale = min(side_px, max(width_px, height_px)) / max(width_px, height_px)
     size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
     buffer = io.BytesIO()
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
-    image.save(buffer, format="JPEG", quality=_QUALITY, optimize=True)
+    image.save(buffer, format="JPEG", quality=quality, optimize=True)
     return Thumbnail(jpeg=buffer.getvalue(), width_px=size[0], height_px=size[1])
