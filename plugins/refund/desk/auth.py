@@ -13,6 +13,7 @@ from typing import Annotated
 from urllib.parse import quote, urlsplit
 
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.configuration import conf
 from fastapi import Depends, HTTPException, Request
 
 from refund.desk.problems import DeskError
@@ -69,6 +70,11 @@ def desk_root(request: Request) -> str:
 def airflow_root(request: Request) -> str:
     """The path of Airflow's own server, without a slash at its end."""
     return desk_root(request).rpartition("/")[0]
+
+
+def signing_key() -> str:
+    """What this Airflow's servers sign with, all with the same: ``[api] secret_key``."""
+    return str(conf.get_mandatory_value("api", "secret_key"))
 
 
 def _has_bearer(request: Request) -> bool:
