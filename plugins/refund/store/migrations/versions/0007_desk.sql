@@ -72,6 +72,8 @@ COMMENT ON COLUMN refund.review_claim.claimed_at IS 'Since when.';
 COMMENT ON COLUMN refund.review_claim.expires_at IS 'Until when, unless they decide before; then anybody may be given it.';
 GRANT SELECT, INSERT, UPDATE, DELETE ON refund.review_claim TO refund_app;
 
+-- What somebody has decided today, of a million reviews.
+CREATE INDEX review_by_person ON refund.review (reviewed_by, reviewed_at);
 -- A review taken back a moment after it was given is removed; refund.audit keeps what it said.
 GRANT DELETE ON refund.review TO refund_app;
 
