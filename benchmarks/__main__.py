@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     if given.drift:
         return run_drift(quick=given.quick, workers=given.workers, output=given.output, console=console)
+    if given.desk:
+        return run_desk(quick=given.quick, model=given.model, output=given.output, console=console)
     if given.isolation:
         measured, facts = run_isolation(photos=given.photos or 500, rounds=given.rounds or 5, console=console)
         return _tell(console, given.output or results.ISOLATION_FILE, measured, facts)
@@ -66,6 +68,24 @@ def run_drift(*, quick: bool, workers: int, output: Path | None, console: Consol
     )
     print(tables)
     console.print(f"kept in {kept}{' and docs/drift.md' if whole else ''}")
+    return 0
+
+
+def run_desk(*, quick: bool, model: Path | None, output: Path | None, console: Console) -> int:
+    """Measure what a request to the refund desk costs."""
+    import json
+
+    from benchmarks import desk
+    from benchmarks.arena import SHARED
+
+    with tempfile.TemporaryDirectory(prefix="refund-bench-") as folder:
+        unit = model or _build(Path(folder) / "models", _weights(SHARED), console)
+        found = desk.run(quick=quick, model=unit, progress=console.print)
+    for line in desk.tell(found):
+        console.print(line)
+    kept = output or desk.RESULTS_FILE
+    kept.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    console.print(f"kept in {kept}")
     return 0
 
 
@@ -167,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few photos, two rounds, without TensorFlow's alternative")
     parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one)")
     parser.add_argument("--isolation", action="store_true", help="only what isolated decoding costs; needs no servers")
+    parser.add_argument("--desk", action="store_true", help="only what a request to the refund desk costs")
     parser.add_argument("--drift", action="store_true", help="only the simulation of drift; needs no servers")
     parser.add_argument("--workers", type=_count, default=1, help="processes of the simulation of drift (default 1)")
     parser.add_argument("--output", type=Path, help="JSON file to write (default: in benchmarks/results)")

@@ -1,7 +1,7 @@
 """Decodes in isolation and classifies photos that come one by one, in a few lanes that never wait for each other.
 
-A photo over which a decoder hangs holds up its own lane alone. A lane is a thread with a `DecoderPool` of one worker and a runtime of the model. While its decoder is at work on one
-photo the lane runs the network over the one before.
+A photo over which a decoder hangs holds up its own lane alone. A lane is a thread with a `DecoderPool` of one worker
+and a runtime of the model. While its decoder is at work on one photo the lane runs the network over the one before.
 """
 
 from __future__ import annotations

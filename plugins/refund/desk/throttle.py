@@ -87,9 +87,7 @@ class UploadRoom:
             if self._uploads.total() >= MOST_UPLOADS:
                 raise _full(message=f"{MOST_UPLOADS} uploads are under way, as many as the desk takes at once.")
             if self._uploads[person] >= MOST_OF_ONE_PERSON:
-                raise _full(
-                    message=f"{MOST_OF_ONE_PERSON} uploads of yours are under way, as many as one person may have."
-                )
+                raise _full(message=f"{MOST_OF_ONE_PERSON} uploads of yours are under way, as many as one may have.")
             self._uploads[person] += 1
         held = Held(self)
         try:
@@ -105,9 +103,7 @@ class UploadRoom:
         """Let an upload hold so many bytes more; see `Held.add`."""
         with self._lock:
             if self.held_bytes + size_bytes > self.most_bytes:
-                raise _full(
-                    message=f"Uploads under way hold {self.held_bytes:,} bytes, of at most {self.most_bytes:,}."
-                )
+                raise _full(message=f"Uploads hold {self.held_bytes:,} bytes, of at most {self.most_bytes:,}.")
             self.held_bytes += size_bytes
             held.size_bytes += size_bytes
 
