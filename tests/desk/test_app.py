@@ -18,7 +18,7 @@ def test_an_unknown_address_is_told_as_json(desk: DeskWorld) -> None:
     assert answer.json() == {
         "status": "error",
         "error": "not_found",
-        "message": "Not Found: Not Found",
+        "message": "Not Found",
         "what_to_do": "Look at the address; docs/api.md lists them.",
         "request_id": answer.headers["x-request-id"],
     }

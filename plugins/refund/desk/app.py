@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -11,12 +12,12 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from refund import __version__
-from refund.desk import problems
+from refund.desk import frame, problems
 from refund.desk.auth import guard, login_url
 from refund.desk.middleware import Marked
 from refund.desk.pages import error_page, wants_page
 from refund.desk.routers import ROUTERS
-from refund.desk.wiring import Desk, from_airflow
+from refund.desk.wiring import Desk, desk_of_airflow
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -31,7 +32,7 @@ def create_app(desk: Desk | None = None) -> FastAPI:
     Args:
         desk: what the routes work with; None: as Airflow's connections name it.
     """
-    held = desk or Desk(from_airflow)
+    held = desk or desk_of_airflow()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -48,17 +49,22 @@ def create_app(desk: Desk | None = None) -> FastAPI:
         openapi_url=None,  # the guard does not reach what FastAPI adds by itself: our own route serves it
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # those answers would come before the guard; `frame.unknown` gives them behind it
         lifespan=lifespan,
     )
     app.state.desk = held
-    app.add_middleware(Marked)
+    app.add_middleware(Marked, respond=_respond)
     problems.install(app, _respond)
     for router in ROUTERS:
         app.include_router(router)
+    app.include_router(frame.unknown_router)  # takes what no other route does, so it is the last
     return app
 
 
 def _respond(request: Request, exc: problems.DeskError) -> Response:
+    if exc.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        desk: Desk = request.app.state.desk
+        desk.doubt()
     if not wants_page(request):
         return problems.answer(request, exc)
     if exc.error == "not_signed_in":

@@ -1,28 +1,35 @@
 """Who is asking and whether they may: the one file of the desk that knows Airflow's logins.
 
 `guard` is a dependency of the whole app, so a route that somebody adds later is closed before they think of it: without
-a login nobody gets anything, and what is not a GET takes the right to edit the DAG `DAG_ID`. A browser's cookie is sent
-whoever made the page that sends it; so with a cookie alone a write also has to carry a header that other sites cannot
-set without being asked first.
+a login nobody gets anything, and what is not a GET takes the right to edit the DAG `DAG_ID`, or the view `DESK_VIEW`
+where Airflow keeps rights of views. A browser's cookie is sent whoever made the page that sends it; so with a cookie
+alone a write also has to carry a header that other sites cannot set without being asked first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
-from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagDetails
+from airflow.api_fastapi.core_api.security import bearer_scheme, get_user
 from airflow.configuration import conf
+from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials
 
 from refund.desk.problems import DeskError
 
 DAG_ID = "refund_nightly"
+DESK_VIEW = "Refund Desk"  # a resource of FAB's: "can edit on Refund Desk" lets clerks write here and nowhere else
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "X-Refund-Desk"  # any value
-_READ = requires_access_dag("GET", param_dag_id=DAG_ID)
-_WRITE = requires_access_dag("PUT", param_dag_id=DAG_ID)
+# The simple auth manager lets everybody into every view; others answer for views they do not know as they please.
+_KEEPS_VIEWS = "FabAuthManager"
+
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer_scheme)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,24 +40,39 @@ class Visitor:
     may_write: bool  # review, acknowledge, try photos
 
 
-def guard(request: Request, user: GetUserDep) -> Visitor:
+async def signed_in(request: Request, bearer: Bearer) -> Any:
+    """Airflow's user of the request: of its bearer token if it has one, else of its cookie.
+
+    Raises:
+        HTTPException: 401 without a valid one. Airflow itself says 403 of a token that was altered, revoked or belongs
+            to somebody who left; but nobody is signed in then, and a browser should be led to the login.
+    """
+    try:
+        return await get_user(request, None, bearer)
+    except HTTPException as exc:
+        raise HTTPException(401, exc.detail, headers={"WWW-Authenticate": "Bearer"}) from exc
+
+
+def guard(request: Request, user: Annotated[Any, Depends(signed_in)], bearer: Bearer) -> Visitor:
     """Let through whoever may; every route of the desk depends on it, see `refund.desk.app.create_app`.
 
     Raises:
-        HTTPException: 401 without a valid login, 403 without the right.
-        DeskError: 403 for a write with a cookie that another site may have sent.
+        HTTPException: 401 without a valid login.
+        DeskError: 403 without the right, or for a write with a cookie that another site may have sent.
     """
-    _READ(request, user)
-    may_write = True
-    try:
-        _WRITE(request, user)
-    except HTTPException:
-        may_write = False
-        if request.method not in READING:
-            raise
-    if request.method not in READING and not _has_bearer(request):
-        _check_same_site(request)
-    return Visitor(name=user.get_name(), may_write=may_write)
+    visitor = Visitor(name=user.get_name(), may_write=_may_edit(user))
+    request.state.visitor = visitor.name  # for the log
+    if request.method not in READING:
+        if not visitor.may_write:
+            raise DeskError(
+                status=403,
+                error="not_allowed",
+                message=f"{visitor.name} may read the refund desk, but not change anything.",
+                what_to_do=f"Ask an administrator of this Airflow for the right to edit the DAG {DAG_ID}.",
+            )
+        if bearer is None:
+            _check_same_site(request)
+    return visitor
 
 
 Asking = Annotated[Visitor, Depends(guard)]
@@ -77,20 +99,46 @@ def signing_key() -> str:
     return str(conf.get_mandatory_value("api", "secret_key"))
 
 
-def _has_bearer(request: Request) -> bool:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and bool(token.strip())
+def _may_edit(user: Any) -> bool:
+    """Whether this user may write here.
+
+    Asks the auth manager itself: `requires_access_dag` would look the DAG's team up in Airflow's database for each of
+    the two rights, also where there are no teams.
+
+    Raises:
+        DeskError: 403, this user may not even read.
+    """
+    manager = get_auth_manager()
+    team = DagModel.get_team_name(DAG_ID) if conf.getboolean("core", "multi_team") else None
+    dag = DagDetails(id=DAG_ID, team_name=team)
+    if not manager.is_authorized_dag(method="GET", details=dag, user=user):
+        raise DeskError(
+            status=403,
+            error="not_allowed",
+            message=f"{user.get_name()} may not read the DAG {DAG_ID}, and so not the refund desk.",
+            what_to_do=f"Ask an administrator of this Airflow for the right to read the DAG {DAG_ID}.",
+        )
+    if manager.is_authorized_dag(method="PUT", details=dag, user=user):
+        return True
+    keeps_views = any(kind.__name__ == _KEEPS_VIEWS for kind in type(manager).__mro__)
+    return keeps_views and bool(manager.is_authorized_custom_view(method="PUT", resource_name=DESK_VIEW, user=user))
 
 
 def _check_same_site(request: Request) -> None:
-    origin = request.headers.get("origin")
-    foreign = request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        foreign = True
-    if foreign or CSRF_HEADER.lower() not in request.headers:
+    if CSRF_HEADER.lower() not in request.headers or _is_foreign(request):
         raise DeskError(
             status=403,
             error="cross_site",
             message=f"A write with a browser's cookie needs the header {CSRF_HEADER} and a page of this server.",
             what_to_do=f"Send {CSRF_HEADER}: 1, or log in with a bearer token (docs/api.md).",
         )
+
+
+def _is_foreign(request: Request) -> bool:
+    """Whether the browser says that the write comes from another site's page."""
+    said = request.headers.get("sec-fetch-site")
+    if said is not None:
+        return said != "same-origin"  # the browser's own comparison; proxies that change Host do not disturb it
+    origin = request.headers.get("origin")
+    own = {request.headers.get("host"), urlsplit(conf.get("api", "base_url", fallback="") or "").netloc}
+    return origin is not None and urlsplit(origin).netloc not in own - {"", None}

@@ -1,4 +1,4 @@
-"""What every answer of the desk carries: its request's id, and headers that keep browsers to what is ours."""
+"""What every answer of the desk carries: its request's id, headers that keep browsers to what is ours, a log line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ import time
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from fastapi import HTTPException, Request
 from starlette.datastructures import MutableHeaders
+from structlog.contextvars import bound_contextvars
+
+from refund.desk.problems import as_desk_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from refund.desk.problems import DeskError
 
 log = logging.getLogger(__name__)
 
@@ -29,35 +38,83 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
+# The framework reads a JSON body whole before the guard is asked. Uploads are read, and limited, by their own routes.
+MAX_BODY_BYTES = 256 * 1024
+_UPLOADS = "/api/classify"
 
 
 class Marked:
-    """ASGI middleware: sets ``request.state.request_id``, adds headers that the route did not set, logs the answer."""
+    """ASGI middleware: sets ``request.state.request_id``, adds headers that the route did not set, logs the answer.
 
-    def __init__(self, app: ASGIApp) -> None:
+    It also answers whatever no handler of the app did, so that a fault has the same form, headers and line as the rest,
+    and limits bodies to `MAX_BODY_BYTES`.
+    """
+
+    def __init__(self, app: ASGIApp, *, respond: Callable[[Request, DeskError], Response]) -> None:
         self._app = app
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == REQUEST_ID.lower().encode()), b"")
-        text = given.decode("latin-1")
-        request_id = text if _TAKEN_ID.fullmatch(text) else token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id = _request_id(scope)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         begun = time.perf_counter()
+        started = False
 
         async def send_marked(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                elapsed_ms = (time.perf_counter() - begun) * 1000
-                log.info(
-                    "%s %s %s %s %.0f ms", request_id, scope["method"], scope["path"], message["status"], elapsed_ms
-                )
+                _log_answer(scope, status=message["status"], elapsed_s=time.perf_counter() - begun)
             await send(message)
 
-        await self._app(scope, receive, send_marked)
+        with bound_contextvars(request_id=request_id):  # Airflow's log shows it beside every line of this request
+            try:
+                await self._app(scope, _limited(scope, receive), send_marked)
+            except Exception as exc:
+                if started:  # half an answer cannot be taken back; the server cuts it off
+                    raise
+                answer = self._respond(Request(scope), as_desk_error(exc))
+                await answer(scope, receive, send_marked)
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == REQUEST_ID.lower().encode()), b"")
+    text = given.decode("latin-1")
+    return text if _TAKEN_ID.fullmatch(text) else token_hex(8)
+
+
+def _log_answer(scope: Scope, *, status: int, elapsed_s: float) -> None:
+    """One line; paths and names come from outside and are quoted, queries (refund ids, texts sought) stay out."""
+    state = scope["state"]
+    route = getattr(scope.get("route"), "path", None)
+    path = route if route and "{token}" in route else scope["path"]  # a picture's address is a key to it
+    log.info(
+        "request %s: %s %a by %a: %s in %.0f ms",
+        state["request_id"], scope["method"], path, state.get("visitor", "nobody"), status, elapsed_s * 1000,
+    )  # fmt: skip
+
+
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    inside = scope["path"].removeprefix(scope.get("root_path", ""))
+    if inside.startswith(_UPLOADS):
+        return receive
+    seen = 0
+
+    async def receive_limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES:,} bytes")
+        return message
+
+    return receive_limited

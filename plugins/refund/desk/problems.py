@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from refund.errors import ConfigurationError, ReasonCode, RefundError, RejectedPhotoError, RetriableRunError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastapi import FastAPI, Request
     from starlette.responses import Response
@@ -86,13 +87,20 @@ def as_desk_error(exc: Exception) -> DeskError:
         return exc
     if isinstance(exc, HTTPException):
         word, what_to_do = _TOLD.get(exc.status_code, ("error", "docs/api.md shows each call."))
-        headers = exc.headers or {}
+        phrase = HTTPStatus(exc.status_code).phrase
         return DeskError(
             status=exc.status_code,
             error=word,
-            message=f"{HTTPStatus(exc.status_code).phrase}: {exc.detail}",
+            message=phrase if exc.detail == phrase else f"{phrase}: {exc.detail}",
             what_to_do=what_to_do,
-            headers=headers,
+            headers=exc.headers,
+        )
+    if isinstance(exc, ClientDisconnect):  # nobody reads the answer, but the log has a line
+        return DeskError(
+            status=400,
+            error="cut_off",
+            message="The connection ended before the whole body was there.",
+            what_to_do="Send it again.",
         )
     if isinstance(exc, RequestValidationError):
         found = exc.errors()[0]
@@ -111,7 +119,7 @@ def as_desk_error(exc: Exception) -> DeskError:
             what_to_do="docs/reason_codes.md says what each reason means and what helps.",
         )
     if isinstance(exc, (RetriableRunError, ConfigurationError)):
-        log.error("The desk cannot answer: %s: %s", type(exc).__name__, exc)
+        log.error("The desk cannot answer: %s: %s", type(exc).__name__, one_line(exc))
         return DeskError(
             status=503,
             error="unavailable",
@@ -120,7 +128,7 @@ def as_desk_error(exc: Exception) -> DeskError:
             headers={"Retry-After": "5"} if isinstance(exc, RetriableRunError) else None,
         )
     if isinstance(exc, RefundError):
-        log.error("The desk failed: %s: %s", type(exc).__name__, exc)
+        log.error("The desk failed: %s: %s", type(exc).__name__, one_line(exc))
     else:
         log.error("The desk failed", exc_info=exc)
     return DeskError(
@@ -131,12 +139,17 @@ def as_desk_error(exc: Exception) -> DeskError:
     )
 
 
-def install(app: FastAPI, respond: Any) -> None:
-    """Have every error of the app answered by ``respond(request, DeskError)``."""
+def one_line(text: object) -> str:
+    """A text that may quote what came from outside, without line breaks and what else would forge or garble a log."""
+    return "".join(sign if sign.isprintable() else " " for sign in str(text))
+
+
+def install(app: FastAPI, respond: Callable[[Request, DeskError], Response]) -> None:
+    """Have errors of the app answered by ``respond(request, DeskError)``; unknown ones: `refund.desk.middleware`."""
 
     async def handle(request: Request, exc: Exception) -> Response:
-        answered: Response = respond(request, as_desk_error(exc))
-        return answered
+        return respond(request, as_desk_error(exc))
 
-    for kind in (DeskError, HTTPException, RequestValidationError, RefundError, Exception):
+    # Not `Exception`: its handler would stand outside all middleware, and the server would log the fault once more.
+    for kind in (DeskError, HTTPException, RequestValidationError, RefundError, ClientDisconnect):
         app.add_exception_handler(kind, handle)

@@ -19,8 +19,22 @@ if TYPE_CHECKING:
 class Desk:
     """Stores, engine and pictures of one server process; safe to use from many threads."""
 
-    def __init__(self, open_them: Callable[[], AbstractContextManager[Services]]) -> None:
+    def __init__(
+        self,
+        open_them: Callable[[], AbstractContextManager[Services]],
+        *,
+        named_by: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            open_them: opens the stores.
+            named_by: what names them now; asked again after a failure, and where it differs they are opened anew.
+        """
         self._open_them = open_them
+        self._named_by = named_by
+        self._names: object = None
+        self._doubted = False
         self._lock = Lock()
         self._stack = ExitStack()
         self._services: Services | None = None
@@ -43,8 +57,9 @@ class Desk:
         from refund.desk.engine import Engine
 
         with self._lock:
+            services = self._opened()  # first: it may end an engine of stores that are no longer named
             if self._engine is None:
-                self._engine = self._stack.enter_context(Engine(self._opened()))
+                self._engine = self._stack.enter_context(Engine(services))
             return self._engine
 
     @property
@@ -53,24 +68,43 @@ class Desk:
         from refund.desk.pictures import Pictures
 
         with self._lock:
+            services = self._opened()
             if self._pictures is None:
-                self._pictures = self._stack.enter_context(Pictures(self._opened()))
+                self._pictures = self._stack.enter_context(Pictures(services))
             return self._pictures
+
+    def doubt(self) -> None:
+        """Have the next request see whether the connections are still those that the stores were opened by."""
+        self._doubted = True
 
     def close(self) -> None:
         """End what was started; a request that comes after starts it anew."""
         with self._lock:
-            self._services = self._engine = self._pictures = None
-            self._stack.close()
+            self._end()
 
     def _opened(self) -> Services:
+        if self._services is not None and self._doubted:
+            if self._named_by() != self._names:
+                self._end()
+            self._doubted = False
         if self._services is None:
+            self._names = self._named_by()
             self._services = self._stack.enter_context(self._open_them())
         return self._services
 
+    def _end(self) -> None:
+        self._services = self._engine = self._pictures = None
+        self._stack.close()
 
-def from_airflow() -> AbstractContextManager[Services]:
-    """The stores as Airflow's connections name them."""
+
+def desk_of_airflow() -> Desk:
+    """The desk on the stores that Airflow's connections name."""
+    from refund.airflow_glue import connections
+
+    return Desk(_open_named, named_by=connections)
+
+
+def _open_named() -> AbstractContextManager[Services]:
     from refund.airflow_glue import connections
     from refund.night.services import open_services
     from refund.settings import Settings
