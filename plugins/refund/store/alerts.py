@@ -64,7 +64,7 @@ SELECT a.alert_id, a.rule, a.severity, a.run_id, a.run_date, a.message, a.detail
        AND later.channel = n.channel AND later.notification_id > n.notification_id)
    ORDER BY notification_id DESC LIMIT 1) AS not_sent
 FROM refund.alert a
-WHERE (%(acknowledged)s OR a.acknowledged_at IS NULL)
+WHERE (%(acknowledged)s OR a.acknowledged_at IS NULL) AND (%(run_date)s::date IS NULL OR a.run_date = %(run_date)s)
 ORDER BY a.acknowledged_at IS NOT NULL, a.last_seen_at DESC, a.alert_id DESC LIMIT %(limit)s
 """
 
@@ -206,9 +206,11 @@ def resolve_alerts(
     return sorted(alert_id for alert_id, _ in closed)
 
 
-def list_alerts(database: Database, *, acknowledged: bool = False, limit: int = 1000) -> list[AlertRow]:
-    """The open alerts, last seen first; with ``acknowledged`` the others after them."""
-    values = {"acknowledged": acknowledged, "limit": limit}
+def list_alerts(
+    database: Database, *, acknowledged: bool = False, run_date: date | None = None, limit: int = 1000
+) -> list[AlertRow]:
+    """The open alerts, last seen first, of one night where given; with ``acknowledged`` the others after them."""
+    values = {"acknowledged": acknowledged, "run_date": run_date, "limit": limit}
     with database.connect(readonly=True) as connection, connection.cursor() as cursor:
         cursor.execute(LIST_ALERTS, values)
         names = tuple(AlertRow.__dataclass_fields__)
