@@ -28,7 +28,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Where several processes share the tests (`make test`), a file is run by one of them, and these by the same one: their
 # tests share the one live stack. pytest-xdist's own groups do nothing under pytest 9.2.
-ON_THE_LIVE_STACK = ("tests/cli/test_commands.py", "tests/e2e/test_live_night.py", "tests/local/test_live_stack.py")
+ON_THE_LIVE_STACK = (
+    "tests/cli/test_commands.py",
+    "tests/desk/test_routes_closed.py",
+    "tests/e2e/test_live_night.py",
+    "tests/local/test_live_stack.py",
+)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
