@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from refund.desk import alerts, classify, frame, picture_routes, report_pages, tonight, try_page
+from refund.desk import (
+    alerts,
+    api_page,
+    classify,
+    frame,
+    history,
+    history_page,
+    nights,
+    photo,
+    picture_routes,
+    report_pages,
+    status,
+    tonight,
+    try_page,
+)
 
 ROUTERS = (
     frame.router,
@@ -12,4 +26,10 @@ ROUTERS = (
     classify.router,
     try_page.router,
     picture_routes.router,
+    status.router,
+    nights.router,
+    history.router,
+    api_page.router,
+    history_page.router,
+    photo.router,
 )

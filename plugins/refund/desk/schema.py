@@ -29,7 +29,7 @@ _SCHEMES = {
         "type": "apiKey",
         "in": "cookie",
         "name": "_token",
-        "description": "A browser's login; what is not a GET also takes the header X-Refund-Desk and a page of this server.",
+        "description": "A browser's login; what is not a GET also takes the header X-Refund-Desk.",
     },
 }
 
@@ -54,7 +54,7 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 def multipart(
     properties: Mapping[str, Any], *, required: Iterable[str], description: str = "The photos and how to take them."
 ) -> dict[str, Any]:
-    """``openapi_extra`` of a route that reads its upload itself; a photo is ``{"type": "string", "format": "binary"}``."""
+    """``openapi_extra`` of a route that reads its upload itself; a photo has the type string and the format binary."""
     form = {"type": "object", "properties": dict(properties), "required": list(required)}
     return {
         "requestBody": {

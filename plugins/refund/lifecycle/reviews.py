@@ -148,19 +148,19 @@ def _write_rows(file: TextIO, rows: Iterator[Sequence[object]], *, audit: bool) 
     table = csv.writer(file, lineterminator="\r\n")
     table.writerow([*queue_columns(audit=audit), *ANSWERS])
     for row in rows:
-        table.writerow([*map(_guarded, row), *("" for _ in ANSWERS)])
+        table.writerow([*map(guarded, row), *("" for _ in ANSWERS)])
         count += 1
     return count
 
 
-def _guarded(value: object) -> str:
+def guarded(value: object) -> str:
     """A cell that no spreadsheet runs as a formula: a key or refund id may begin with = or @."""
     text = "" if value is None else str(value)
     return f"'{text}" if text.lstrip(" '").startswith(FORMULA_STARTS) else text
 
 
 def _unguarded(text: str) -> str:
-    """The key that `_guarded` was given; a key is otherwise taken as it is, spaces too."""
+    """The key that `guarded` was given; a key is otherwise taken as it is, spaces too."""
     return text[1:] if text.startswith("'") and text.lstrip(" '").startswith(FORMULA_STARTS) else text
 
 
