@@ -36,7 +36,7 @@ def data_of(page: str) -> dict[str, Any]:
 def test_the_limits_are_those_of_the_settings(shared_world: World) -> None:
     with desk_in(shared_world, max_bytes=3 * 2**20, min_side_px=64, max_side_px=2048) as desk:
         page = page_of(desk)
-    assert "One to 10. JPEG, PNG, GIF, BMP, WEBP, up to 3 MB each, sides of 64 to 2,048 pixels." in page
+    assert "Up to 10 at once: JPEG, PNG, GIF, BMP or WEBP, at most 3 MB each, sides of 64 to 2,048 pixels." in page
     data = data_of(page)
     assert (data["max_photos"], data["max_bytes"], data["largest"]) == (10, 3 * 2**20, "3 MB")
     assert data["threshold"] == NightParams().review_threshold

@@ -14,6 +14,9 @@ const tryCard = (() => {
     return `${bytes} bytes`;
   }
 
+  // Of a text that stands in the middle of others in a log.
+  const sentence = (text) => { const shown = visible(text); return shown && `${shown[0].toUpperCase()}${shown.slice(1)}${/[.!?]$/.test(shown) ? "" : "."}`; };
+
   const milliseconds = (value) => (value === null ? "–" : value < 9.95 ? `${value.toFixed(1)} ms` : `${Math.round(value).toLocaleString("en")} ms`);
 
   // The picture itself; its blob: address is given back as soon as it is drawn or turns out to be none.
@@ -43,12 +46,13 @@ const tryCard = (() => {
   }
 
   function why(verdict, words) {
-    if (verdict.decision === "auto") return ["A night would sort it without a person."];
+    const department = words.categories[verdict.category] || visible(desk.words(verdict.category));
+    if (verdict.decision === "auto") return [`A night would send it to ${department} without a person.`];
     // Rounded down, so that a score below the threshold never reads like it.
     const numbers = { "{score}": percent(Math.floor(verdict.category_score * 1000) / 1000), "{threshold}": percent(words.threshold, 0) };
     const reasons = verdict.review_reasons.map((reason) => (words.review_reasons[reason] || desk.words(reason))
       .replace(/\{score\}|\{threshold\}/g, (name) => numbers[name]));
-    return ["A night would put it before a person. ", reasons.join(" ")];
+    return [`A night would put it before a person. ${reasons.join(" ")}`];
   }
 
   function facts(verdict, words) {
@@ -85,6 +89,7 @@ const tryCard = (() => {
           rest.length ? make("details", {}, make("summary", {}, `the other ${rest.length}`), bars(rest)) : null),
         make("div", {}, make("h4", {}, verdict.predictions.length > 1 ? "What the model sees" : "What the model sees first"),
           bars(verdict.predictions.map((seen) => [visible(desk.words(seen.class_name)), seen.confidence, `${seen.class_id}, ${label(seen.category)}`])))),
+      verdict.note ? make("p", { class: "note" }, visible(verdict.note)) : null, // such as: it could not be kept
       facts(verdict, words),
     ];
   }
@@ -125,10 +130,10 @@ const tryCard = (() => {
     card.done = (verdict) => become("done", 1, ...verdictParts(verdict, words));
     // state: "refused" where sending it again would change nothing, else "failed".
     card.problem = (state, title, message, help) => become(state, 1, make("div", { class: "problem" },
-      make("p", {}, make("strong", {}, title)), message ? make("p", {}, visible(message)) : null, help ? make("p", {}, help) : null));
+      make("p", {}, make("strong", {}, title)), message ? make("p", {}, sentence(message)) : null, help ? make("p", {}, help) : null));
     card.chosen();
     return card;
   }
 
-  return { create, visible, size };
+  return { create, visible, sentence, size };
 })();

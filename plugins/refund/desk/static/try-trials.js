@@ -29,7 +29,7 @@ const tryTrials = (() => {
     try {
       answer = await desk.ask("GET", `/api/history?source=trials&page_size=${COUNT}`);
     } catch (error) {
-      place.replaceChildren(make("p", { class: "note" }, `Your last trials cannot be read just now. ${error.text || ""}`));
+      place.replaceChildren(make("p", { class: "note" }, `They cannot be read just now. ${tryCard.sentence(error.message)}`));
       return;
     }
     if (!answer.items.length) {
