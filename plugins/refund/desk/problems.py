@@ -123,7 +123,7 @@ def as_desk_error(exc: Exception) -> DeskError:
         return DeskError(
             status=503,
             error="unavailable",
-            message="The desk cannot reach or use a part that it needs.",
+            message=_what_is_missing(exc),
             what_to_do="GET api/health says which; Airflow's log has the whole text under this request_id.",
             headers={"Retry-After": "5"} if isinstance(exc, RetriableRunError) else None,
         )
@@ -137,6 +137,14 @@ def as_desk_error(exc: Exception) -> DeskError:
         message="The desk failed over this request.",
         what_to_do="Airflow's log has the whole text under this request_id; tell whoever runs this Airflow.",
     )
+
+
+def _what_is_missing(exc: Exception) -> str:
+    """In words for everybody: the error's own text names servers and logins, which not every visitor may see."""
+    named = [connection for connection in ("refund_s3", "refund_db") if connection in str(exc)]
+    if named and isinstance(exc, ConfigurationError):
+        return f"Airflow's connection {' or '.join(named)} is missing or wrong."
+    return "The desk cannot reach or use a part that it needs."
 
 
 def one_line(text: object) -> str:
