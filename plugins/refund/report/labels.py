@@ -53,6 +53,24 @@ _REASONS = {  # title, and what it means to someone who has never seen the code
     ReasonCode.UNREADABLE: ("Not given out", "The store refuses to give it out; the next night tries again."),
 }
 
+_NEXT_STEPS = {  # what to do, as docs/reason_codes.md has it
+    ReasonCode.EMPTY_FILE: "Upload it again.",
+    ReasonCode.FILE_TOO_LARGE: "Send a smaller photo, or have the limit raised (max_bytes).",
+    ReasonCode.NOT_AN_IMAGE: "Find out what was uploaded, and upload the photo itself.",
+    ReasonCode.UNSUPPORTED_FORMAT: "Set the phone to JPG, and take or save the photo anew.",
+    ReasonCode.CORRUPT: "Upload it again.",
+    ReasonCode.TRUNCATED: "Upload it again.",
+    ReasonCode.TOO_SMALL: "Take a larger photo.",
+    ReasonCode.TOO_LARGE: "Send a smaller photo, or have the limit raised (max_side_px).",
+    ReasonCode.DECODE_TIMEOUT: "Nothing; if it repeats, look at the file.",
+    ReasonCode.DECODE_MEMORY: "Nothing; if it repeats, look at the file.",
+    ReasonCode.DECODE_CRASHED: "Nothing; if it repeats, report the file: the reader has a fault.",
+    ReasonCode.VANISHED: "Ask who deleted it.",
+    ReasonCode.CHANGED: "Nothing: the new version has a place of its own in the history.",
+    ReasonCode.BODY_MISMATCH: "Look at the S3 server.",
+    ReasonCode.UNREADABLE: "Look at what was seen; restore the photo, correct its rights, or look at the S3 server.",
+}
+
 _QUALITY = {
     QualityLabel.DARK: "Dark",
     QualityLabel.BRIGHT: "Overexposed",
@@ -98,6 +116,11 @@ def explain_reason(reason: str) -> str:
     """What a reason code means, in one sentence; empty for codes that this version does not know."""
     known = _REASONS.get(ReasonCode(reason)) if reason in set(ReasonCode) else None
     return known[1] if known else ""
+
+
+def reason_next_step(reason: str) -> str:
+    """What somebody can do about a photo rejected for this reason; empty for codes that this version does not know."""
+    return _NEXT_STEPS.get(ReasonCode(reason), "") if reason in set(ReasonCode) else ""
 
 
 def quality_label(label: str) -> str:
