@@ -107,8 +107,8 @@ def test_each_filter_lets_through_what_it_names(known: Database, over: dict[str,
 
 
 def test_every_filter_is_tried_above_or_is_a_date() -> None:
-    tried = {"category", "decision", "outcome", "model", "refund_id", "text", "reviewed", "date_from", "date_to"}
-    assert {spec.name for spec in fields(HistoryFilter)} == tried
+    tried = {"category", "decision", "outcome", "model", "refund_id", "text", "reviewed", "tried_by"}
+    assert {spec.name for spec in fields(HistoryFilter)} == tried | {"date_from", "date_to"}
 
 
 @pytest.mark.parametrize("size", [1, 4, 7, 100])
@@ -157,6 +157,8 @@ def test_trials_come_latest_first(known: Database) -> None:
         ({"decision": "auto", "text": "A.J"}, ["a.jpg"]),
         ({"category": "shoes", "text": "%_\\"}, [f"{HOSTILE}.png"]),
         ({"model": "other@1"}, []),
+        ({"tried_by": "ana", "outcome": "rejected"}, ["c.gif"]),
+        ({"tried_by": "bob"}, []),
         ({"date_from": LAST, "date_to": LAST, "model": MODEL, "text": "jpg"}, ["a.jpg"]),
         ({"date_from": FIRST, "date_to": FIRST}, []),
     ],

@@ -65,7 +65,7 @@ def models(schema: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "name": name,
             "description": known[name].get("description", ""),
-            "values": known[name].get("enum"),
+            "choices": known[name].get("enum"),
             "fields": list(_fields(known[name])),
         }
         for name in sorted(known)
@@ -101,7 +101,9 @@ def _body(given: dict[str, Any] | None, schema: dict[str, Any]) -> dict[str, Any
 
 
 def _answer(code: str, answer: dict[str, Any]) -> dict[str, Any]:
-    media_type, content = next(iter(answer.get("content", {}).items()), ("", {}))
+    contents: dict[str, dict[str, Any]] = answer.get("content", {})
+    media_type = next(iter(contents), "")
+    content = contents.get(media_type, {})
     return {
         "code": code,
         "meaning": answer.get("description", ""),

@@ -173,6 +173,9 @@ def asked(
         Query(description="Part of the key or file name, in whatever case.", max_length=200, pattern=_TEXT),
     ] = None,
     reviewed: Annotated[bool | None, _BLANK, Query(description="Whether a person has reviewed it; of nights.")] = None,
+    tried_by: Annotated[
+        str | None, Query(description="Who tried it; of trials.", max_length=200, pattern=_TEXT)
+    ] = None,
 ) -> Asked:
     """What the query asks for; an empty value counts as not given.
 
@@ -187,6 +190,9 @@ def asked(
         name = "refund_id" if refund_id else "reviewed"
         refusal = "trials belong to no refund and are not reviewed; expected it with source=nights alone."
         raise _invalid(name=name, text=refusal)
+    if source == "nights" and tried_by:
+        refusal = "nobody tried the photos of nights by hand; expected it with source=trials alone."
+        raise _invalid(name="tried_by", text=refusal)
     last = asked_date(date_to, name="date_to") if date_to else desk.services.now().date()
     first = asked_date(date_from, name="date_from") if date_from else last - timedelta(days=DEFAULT_DAYS - 1)
     if first > last:
@@ -203,6 +209,7 @@ def asked(
             refund_id=refund_id or None,
             text=text or None,
             reviewed=reviewed,
+            tried_by=tried_by or None,
         ),
     )
 

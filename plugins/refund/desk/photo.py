@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
@@ -29,6 +29,9 @@ from refund.store.photos import (
 
 router = APIRouter(tags=["history"])
 
+PhotoDate = Annotated[date, Path(description="Date folder that the photo lies in; 1970-01-01: undated.")]
+PhotoId = Annotated[UUID, Path(description="As the history names it.")]
+
 
 class PhotoAnswer(BaseModel):
     """All that is known of one version of a photo."""
@@ -49,7 +52,7 @@ class PhotoAnswer(BaseModel):
 
 
 @router.get("/api/photos/{photo_date}/{photo_id}", summary="One photo")
-def show(photo_date: date, photo_id: UUID, desk: DeskDep, visitor: Asking) -> PhotoAnswer:
+def show(photo_date: PhotoDate, photo_id: PhotoId, desk: DeskDep, visitor: Asking) -> PhotoAnswer:
     """The photo, its versions, and what runs, models and people made of it."""
     story = _found(desk, photo_date, photo_id)
     return PhotoAnswer(

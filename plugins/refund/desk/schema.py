@@ -66,17 +66,17 @@ def multipart(
 
 
 def describe(app: FastAPI, *, root: str) -> dict[str, Any]:
-    """The OpenAPI schema of the app, for callers who reach it at ``root``.
+    """The OpenAPI schema of the app, for callers who reach it at ``root``; made once.
 
     To what the routes say of themselves it adds what holds for all: the login, and the errors a call may answer.
     """
-    schema = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=app.description,
-        routes=app.routes,
-        servers=[{"url": root or "/"}],
-    )
+    if app.openapi_schema is None:
+        app.openapi_schema = _made(app)
+    return {**app.openapi_schema, "servers": [{"url": root or "/"}]}
+
+
+def _made(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     parts = schema.setdefault("components", {})
     parts["securitySchemes"] = _SCHEMES
     schemas = parts.setdefault("schemas", {})

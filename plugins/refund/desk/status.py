@@ -247,8 +247,9 @@ def _taxonomy_version() -> str:
 
 def _card(row: ModelRow) -> PublicCard:
     values: dict[str, Any] = row.as_json()["card"]
-    public = {name: values.get(name) for name in _PUBLIC}
-    return PublicCard(model=row.model, evaluated_on=row.evaluated_on, accuracy=row.accuracy, **public)
+    public = {name: values.get(name) for name in _PUBLIC}  # a card of an older schema has no agreement
+    known = {"model": row.model, "evaluated_on": row.evaluated_on, "accuracy": row.accuracy}
+    return PublicCard.model_validate(public | known)
 
 
 def _registered(row: ModelRow) -> Registered:

@@ -115,6 +115,7 @@ _TRIAL_CONDITIONS = {
     "outcome": "AND t.status = %(outcome)s",
     "model": "AND t.model = %(model)s",
     "text": "AND t.filename ILIKE %(text)s",
+    "tried_by": "AND t.tried_by = %(tried_by)s",
 }
 _TRIAL_VALUES = {
     "outcome": "t.status AS outcome",
@@ -147,6 +148,7 @@ class HistoryFilter:
     refund_id: str | None = None  # of nights alone
     text: str | None = None  # anywhere in the key or file name, whatever its case
     reviewed: bool | None = None  # of nights alone
+    tried_by: str | None = None  # of trials alone
 
     def values(self) -> dict[str, Any]:
         """What the statements bind."""
@@ -311,7 +313,7 @@ def _filled(sql: str, wanted: HistoryFilter, *, joins: str) -> str:
 
 
 def _conditions(known: dict[str, str], wanted: HistoryFilter) -> str:
-    return " ".join(known[name] for name in wanted.given() if name in known)
+    return " ".join(condition for name, condition in known.items() if getattr(wanted, name) is not None)
 
 
 def _counts(rows: Sequence[tuple[Any, ...]]) -> HistoryCounts:
