@@ -15,6 +15,7 @@ from refund.params import NightParams
 from refund.records import ImageLimits, QualityLabel, ReviewReason
 from tests.desk.conftest import DeskWorld, desk_in
 from tests.night.conftest import World
+from tests.night.factories import jpeg
 
 # What a photo in somebody's hand can be refused for; the others are faults of the store.
 _AT_THE_DESK = set(ReasonCode) - {ReasonCode.VANISHED, ReasonCode.CHANGED, ReasonCode.UNREADABLE}
@@ -89,3 +90,17 @@ def test_nothing_of_the_page_runs_inline(shared_world: World) -> None:
         page = page_of(desk)
     assert re.findall(r"<script(?![^>]* src=)(?! type=\"application/json\")", page) == []
     assert re.findall(r"<style|\sstyle=|\son[a-z]+=", page) == []
+
+
+def test_the_trials_of_one_person_are_found_and_of_nobody_else(desk: DeskWorld) -> None:
+    for name, seed in (("ana", 1), ("ben", 2), ("ana", 3)):
+        sent = {"image": (f"{name}-{seed}.jpg", jpeg(seed), "image/jpeg")}
+        assert desk.sign_in(name).post("/api/classify", files=sent).status_code == 200
+    client = desk.sign_in("ana", may_write=False)
+    found = client.get("/api/history", params={"source": "trials", "tried_by": "ana"}).json()
+    assert [item["filename"] for item in found["items"]] == ["ana-3.jpg", "ana-1.jpg"]
+    assert client.get("/api/history/statistics?source=trials&tried_by=ben").json()["photos"] == 1
+    assert client.get("/api/history?source=trials&tried_by=' OR true --").json()["items"] == []
+    refused = client.get("/api/history?tried_by=ana")
+    assert refused.status_code == 422
+    assert "nobody tried the photos of nights by hand; expected it with source=trials alone." in refused.text

@@ -27,7 +27,7 @@ const tryTrials = (() => {
   async function show(place, words) {
     let answer;
     try {
-      answer = await desk.ask("GET", `/api/history?source=trials&page_size=${COUNT}`);
+      answer = await desk.ask("GET", `/api/history?source=trials&page_size=${COUNT}&tried_by=${encodeURIComponent(place.dataset.who)}`);
     } catch (error) {
       place.replaceChildren(make("p", { class: "note" }, `They cannot be read just now. ${tryCard.sentence(error.message)}`));
       return;
