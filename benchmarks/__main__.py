@@ -79,7 +79,12 @@ def run_desk(*, quick: bool, model: Path | None, output: Path | None, console: C
     from benchmarks.arena import SHARED
 
     with tempfile.TemporaryDirectory(prefix="refund-bench-") as folder:
-        unit = model or _build(Path(folder) / "models", _weights(SHARED), console)
+        unit = model or desk.build_int8(
+            Path(folder) / "models",
+            weights=_weights(SHARED),
+            photographs=SHARED / "images" / "imagenet",
+            progress=console.print,
+        )
         found = desk.run(quick=quick, model=unit, progress=console.print)
     for line in desk.tell(found):
         console.print(line)

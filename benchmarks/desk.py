@@ -63,6 +63,7 @@ def run(*, quick: bool, model: Path, progress: Callable[[str], None]) -> dict[st
         photographs, source = find_photographs(scratch / "samples")
         bodies = [sized(body) for body in photographs[:_PHOTOS]]
         arena = stack.enter_context(open_arena(photographs=bodies, photos=1, model_folder=model, progress=progress))
+        name = arena.services.registry.resolve("champion").model
         photos = scratch / "photos"
         photos.mkdir()
         for number, body in enumerate(bodies):
@@ -82,7 +83,7 @@ def run(*, quick: bool, model: Path, progress: Callable[[str], None]) -> dict[st
     return {
         "photographs": source,
         "photo_bytes": sum(map(len, bodies)) // len(bodies),
-        "model": arena.services.registry.resolve("champion").model,
+        "model": name,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "clients": CLIENTS,
         "memory_mb": {"warm": idle_mb, str(_FIRST): first_mb, str(last_count): last_mb},
@@ -90,6 +91,27 @@ def run(*, quick: bool, model: Path, progress: Callable[[str], None]) -> dict[st
         "rest": asdict(rest),
         "one client": asdict(alone),
     }
+
+
+def build_int8(target: Path, *, weights: Path | None, photographs: Path, progress: Callable[[str], None]) -> Path:
+    """The served unit of a build: int8, calibrated on these photographs where they are enough for that."""
+    from refund.lifecycle.build import calibration_set
+    from refund.model.build import build_models
+    from refund.night.services import open_services
+    from refund.settings import DatabaseAccess, S3Access, Settings
+
+    nowhere = {"s3": S3Access(bucket="none"), "database": DatabaseAccess(host=_HOST)}  # local photographs need neither
+    with (
+        tempfile.TemporaryDirectory(prefix="refund-bench-") as folder,
+        open_services(settings=Settings(), **nowhere) as services,
+    ):
+        calibration = None
+        if photographs.is_dir():
+            calibration = calibration_set(
+                str(photographs), side_px=224, services=services, folder=Path(folder), tell=progress
+            )
+        built = build_models(target, weights=weights, calibration=calibration, allow_fallback=True, progress=progress)
+    return target / built.served.precision
 
 
 def tell(found: dict[str, Any]) -> Iterator[str]:
@@ -229,6 +251,7 @@ def serve(told: Path) -> None:
         with socket.socket() as listening:
             listening.bind((_HOST, 0))
             print(listening.getsockname()[1], flush=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads our log, and a full pipe would stop us
             config = uvicorn.Config(outer, log_level="warning", access_log=False, lifespan="off")
             uvicorn.Server(config).run([listening])
         desk.close()
