@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -21,9 +22,23 @@ from refund.store.review_claims import (
 )
 from refund.store.review_desk import KEPT_FOR, Orders, Queue, WaitingPhoto, activity, other_photos
 from tests.conftest import Roles
-from tests.store.factories import DAY, NOON, Photo, night, rows
+from tests.store.factories import DAY, NOON, Photo, night, register_models, rows
 
 CLERKS = 8
+TABLES = "refund.review_claim, refund.review, refund.decision, refund.prediction, refund.run_photo, refund.photo"
+
+
+@pytest.fixture(scope="module")
+def shared_roles(database: Roles) -> Roles:
+    """The database of all tests here: thirty of their own would take a minute to make."""
+    register_models(database)
+    return database
+
+
+@pytest.fixture
+def roles(shared_roles: Roles) -> Iterator[Roles]:
+    yield shared_roles
+    rows(shared_roles.owner, f"TRUNCATE {TABLES}, refund.run, refund.audit CASCADE; SELECT 1")
 
 
 def waiting(refund: str | None, name: str, *, score: float = 0.4, reason: str = "low_score", **over: Any) -> Photo:
