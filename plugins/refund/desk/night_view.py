@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOVES_SHOWN = 3
+MOVES_SHOWN = 3  # of a measure that differs; of any other the largest
 _VERDICTS = {
     "ok": ("As usual", "good"),
     "drift": ("Differs", "bad"),
@@ -235,6 +235,6 @@ def _measure(result: DriftResult) -> Measure:
         moves=tuple(
             f"{category_label(move.category)} {points(move.change)} points "
             f"({percent(move.tonight_share, digits=1)} instead of {percent(move.reference_share, digits=1)})"
-            for move in result.moves[:MOVES_SHOWN]
+            for move in result.moves[: MOVES_SHOWN if result.status is DriftStatus.DRIFT else 1]
         ),
     )

@@ -72,5 +72,16 @@ const desk = (() => {
   const percent = (ratio, digits = 1) => `${(100 * ratio).toFixed(digits)} %`;
   const words = (name) => String(name).replaceAll("_", " ");
 
+  // Airflow shows the desk in a frame that may not lead its window elsewhere, not even by target="_top". Airflow's own
+  // page may; it is of this server, so the link is followed there.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[target="_top"]');
+    if (!link || window.top === window || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const outside = window.top.document.createElement("a");
+    outside.href = link.href;
+    outside.click();
+  });
+
   return { root, airflowRoot, mayWrite, DeskError, ask, say, complain, make, percent, words };
 })();
