@@ -15,7 +15,7 @@ NEXT_DAY = date(2026, 11, 22)
 
 
 def tell(world: World) -> None:
-    """Two nights: photos of all kinds, one overwritten, one reviewed twice, some tried by hand."""
+    """Two nights by two models: photos of all kinds, one overwritten, one reviewed twice, some tried by hand."""
     for seed in range(1, 7):
         world.put(f"R-{seed // 3}/photo {seed}.jpg", jpeg(seed))
     world.put(HOSTILE_KEY, jpeg(20))
@@ -25,9 +25,8 @@ def tell(world: World) -> None:
     world.night("run-1", review_threshold=0.45)
     world.put("R-8/replaced.jpg", jpeg(23, width=640, height=480))
     world.promote(world.register("2"))
-    world.night("run-2", review_threshold=0.45)
     world.put("R-10/later.jpg", jpeg(24), day=NEXT_DAY)
-    world.night("run-3", day=NEXT_DAY, review_threshold=0.45)
+    world.night("run-2", day=NEXT_DAY, review_threshold=0.45)  # looks at the day before, too, with the new model
     review(world, "photo 1.jpg", "shoes", by="bob", at="2026-11-22 08:00Z")
     review(world, "photo 1.jpg", "clothing", by="<b>ana</b>", at="2026-11-22 09:30Z", note="a <script> of a note")
     try_by_hand(world)

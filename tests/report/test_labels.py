@@ -15,6 +15,7 @@ from refund.resources import include_path
 def test_every_reason_code_has_a_title_and_a_meaning(reason: ReasonCode) -> None:
     assert labels.reason_label(reason) not in ("", reason.value)
     assert labels.explain_reason(reason).endswith(".")
+    assert labels.reason_next_step(reason).endswith(".")
 
 
 @pytest.mark.parametrize("label", QualityLabel)
@@ -24,6 +25,7 @@ def test_every_quality_label_has_a_title(label: QualityLabel) -> None:
 
 def test_codes_of_a_newer_version_are_still_shown() -> None:
     assert (labels.reason_label("too_old"), labels.explain_reason("too_old")) == ("Too old", "")
+    assert labels.reason_next_step("too_old") == ""
     assert labels.quality_label("too_red") == "Too red"
     assert labels.stage_label("some_stage") == "Some stage"
 

@@ -73,7 +73,7 @@ def standing(story: PhotoStory) -> Standing:
     if story.reviews:
         review = story.reviews[0]
         who = f"{visible(review.reviewed_by)} decided this on {moment(review.reviewed_at)}."
-        machine = ()
+        machine: tuple[str, ...] = ()
         if decision is not None:
             same = decision.category == review.category
             said = "the same" if same else category_label(decision.category)
