@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from refund.report.labels import category_label
 from tests.desk.conftest import DeskWorld, desk_in
@@ -113,6 +115,9 @@ def test_one_photo_gets_a_verdict_with_its_reasons(browser: Any, desk: DeskWorld
         assert model in card.locator("summary").last.inner_text()
         assert page.inner_text("#doing") == "1 of 1 photo through."
         assert kept is None  # only the verdict stays
+        page.wait_for_selector("#trials tbody tr")
+        first = page.locator("#trials tbody tr").first.inner_text()
+        assert first.split("\t")[1:4] == ["shoe.jpg", category_label(category), f"{100 * score:.1f} %"]
         assert page.evaluate("blobs") == {"made": 1, "revoked": 1}
         assert page.locator(".preview img").evaluate("image => image.naturalWidth") == 320
 
@@ -172,6 +177,16 @@ def test_files_that_cannot_be_right_are_told_before_they_are_sent(browser: Any, 
         assert not any(address.endswith("/api/classify") for address in seen.asked)
 
 
+def test_a_picture_too_large_to_unpack_is_not_shown(browser: Any, desk: DeskWorld, url: str) -> None:
+    bomb = io.BytesIO()
+    Image.new("1", (30_000, 3_000)).save(bomb, "PNG")
+    with trying(browser, desk, url) as seen:
+        choose(seen.page, file("bomb.png", bomb.getvalue()))
+        seen.page.wait_for_selector("text=too large to show")
+        classify(seen.page)
+        assert seen.page.inner_text("#cards .problem").startswith("Too many pixels")
+
+
 def test_a_photo_is_pasted_from_the_clipboard(browser: Any, desk: DeskWorld, url: str) -> None:
     with trying(browser, desk, url, permissions=["clipboard-read", "clipboard-write"]) as seen:
         seen.page.evaluate(_COPY_A_PICTURE)
@@ -196,6 +211,7 @@ def test_photos_are_dropped_anywhere_on_the_page(browser: Any, desk: DeskWorld, 
 def test_a_keyboard_is_enough(browser: Any, desk: DeskWorld, url: str) -> None:
     with trying(browser, desk, url) as seen:
         page = seen.page
+        page.on("filechooser", lambda _: None)  # from here on Playwright takes them, not only once Enter is on its way
         for _ in range(20):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.id") == "photos":
@@ -265,6 +281,7 @@ def test_where_the_server_asks_for_a_pause_the_photo_waits_and_is_sent_again(
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 def test_past_the_limit_of_a_minute_the_page_waits_and_can_be_cancelled(browser: Any, shared_world: World) -> None:
     with (
         desk_in(shared_world, desk_requests_per_minute=1) as strict,
@@ -282,6 +299,7 @@ def test_past_the_limit_of_a_minute_the_page_waits_and_can_be_cancelled(browser:
         assert page.inner_text("#go") == "Classify 1 photo"
 
 
+@pytest.mark.slow
 def test_a_line_that_breaks_costs_its_photo_alone(browser: Any, desk: DeskWorld, url: str) -> None:
     broken = []
 

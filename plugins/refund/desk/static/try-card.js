@@ -2,8 +2,9 @@
 "use strict";
 
 const tryCard = (() => {
-  const { make, percent } = desk;
-  const SHOWN = 5; // categories before "all"
+  const { make } = desk;
+  const SHOWN = 5; // categories before "the other"
+  const LARGEST_SHOWN_PX = 60e6; // a small file may unpack to gigabytes in the browser, too
   const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu;
 
   // Text from outside as what it is: marks that nobody sees, or that turn the direction of writing, as their codes.
@@ -17,21 +18,30 @@ const tryCard = (() => {
   // Of a text that stands in the middle of others in a log.
   const sentence = (text) => { const shown = visible(text); return shown && `${shown[0].toUpperCase()}${shown.slice(1)}${/[.!?]$/.test(shown) ? "" : "."}`; };
 
+  // A share that is neither nothing nor all never reads like it.
+  function percent(share, digits = 1) {
+    const step = 10 ** -digits;
+    if (share > 0 && 100 * share < step / 2) return `<${step.toFixed(digits)} %`;
+    if (share < 1 && 100 * share > 100 - step / 2) return `>${(100 - step).toFixed(digits)} %`;
+    return desk.percent(share, digits);
+  }
+
   const milliseconds = (value) => (value === null ? "–" : value < 9.95 ? `${value.toFixed(1)} ms` : `${Math.round(value).toLocaleString("en")} ms`);
 
-  // The picture itself; its blob: address is given back as soon as it is drawn or turns out to be none.
+  // The picture itself; its blob: address is given back as soon as it is read or turns out to be none.
   function preview(file) {
     const place = make("div", { class: "preview" });
     const image = make("img", { alt: "", decoding: "async" });
     const address = URL.createObjectURL(file);
-    image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
-    image.addEventListener("error", () => {
+    const over = (isPicture, text) => {
       URL.revokeObjectURL(address);
-      place.classList.add("none");
-      place.replaceChildren("no preview");
-    }, { once: true });
+      place.classList.toggle("none", !isPicture);
+      place.replaceChildren(isPicture ? image : text);
+    };
+    // Its sides are known before its pixels are unpacked, which is when it is first drawn.
+    image.addEventListener("load", () => over(image.naturalWidth * image.naturalHeight <= LARGEST_SHOWN_PX, "too large to show"), { once: true });
+    image.addEventListener("error", () => over(false, "no preview"), { once: true });
     image.src = address;
-    place.append(image);
     return place;
   }
 
@@ -135,5 +145,5 @@ const tryCard = (() => {
     return card;
   }
 
-  return { create, visible, sentence, size };
+  return { create, visible, sentence, percent, size };
 })();

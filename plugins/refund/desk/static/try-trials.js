@@ -2,8 +2,9 @@
 "use strict";
 
 const tryTrials = (() => {
-  const { make, percent } = desk;
+  const { make } = desk;
   const COUNT = 10;
+  const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
 
   function row(trial, words) {
     const cell = (label, ...parts) => make("td", { "data-label": label }, ...parts);
@@ -14,13 +15,12 @@ const tryTrials = (() => {
     const badge = trial.decision
       ? make("span", { class: trial.decision === "auto" ? "badge good" : "badge review" }, trial.decision === "auto" ? "automatic" : "for review")
       : make("span", { class: "badge bad" }, "rejected");
-    const at = new Date(trial.at);
     return make("tr", {},
-      cell("When", make("time", { datetime: trial.at, title: trial.at }, at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }))),
+      cell("When", make("time", { datetime: trial.at, title: trial.at }, `${DAY.format(new Date(trial.at))} UTC`)),
       cell("File", make("bdi", {}, tryCard.visible(trial.filename))),
       cell("Verdict", verdict),
-      cell("Score", trial.category_score === null || trial.category_score === undefined ? "–" : percent(trial.category_score)),
-      cell("", badge),
+      cell("Score", trial.category_score === null || trial.category_score === undefined ? "–" : tryCard.percent(trial.category_score)),
+      cell("Decision", badge),
       cell("Model", trial.model || "–"));
   }
 
