@@ -206,6 +206,12 @@ def test_decoders_that_hang_in_any_way_cost_their_photos(taken_over, photos):
     assert {slot: (fact.reason, fact.detail) for slot, fact in facts.items()} == dict.fromkeys(deeds, expected)
 
 
+def test_photos_behind_one_that_hangs_do_not_wait_for_its_second_try(taken_over, photos):
+    facts = taken_over([MARK + b"spin", *photos[:6]], workers=1, timeout_s=1.0)
+    assert list(facts)[-1] == 0  # in the order that they got ready
+    assert set(bad(facts)) == {0}
+
+
 def test_no_decoder_can_change_the_bytes_of_photos_in_flight(taken_over, photos):
     (slot, fact), *others = bad(taken_over([*photos[:10], MARK + b"scribble", *photos[10:]])).items()
     assert (slot, others) == (10, [])

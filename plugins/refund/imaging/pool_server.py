@@ -286,6 +286,8 @@ class _Server:
                 raise _PoolBrokenError(msg)
         if child.alone:
             self._reject(photos.pop(0), self._verdict(child, status), decode_ms=spent_ms)
+        if child.timed_out and len(photos) > 1:  # the others are not to wait for its second try as well
+            photos.append(photos.pop(0))
         for photo in photos:
             photo.failed = True
             self._alone.append(photo)
