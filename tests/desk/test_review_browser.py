@@ -52,17 +52,22 @@ def put(world: World, **over: Any) -> None:
         )
         for number in range(len(bodies))
     ]
+    others = [
+        Photo(key=f"incoming/{DAY}/R-0/sure.jpg", refund_id="R-0", category="media"),
+        Photo(key=f"incoming/{DAY}/R-0/torn.jpg", refund_id="R-0", reason="truncated"),
+    ]
     drawn = Photo(key=f"incoming/{DAY}/A-1/drawn.jpg", refund_id="A-1", declared="shoes")
-    night(world.roles.app, "r1", *photos)
+    night(world.roles.app, "r1", *photos, *others)
     night(world.roles.app, "r2", drawn, audit_share=1.0)
-    for photo, body in zip([*photos, drawn], [*bodies, jpeg(99)], strict=True):
-        told = objects.put(photo.key, body, content_type="image/jpeg")
-        etag = told if isinstance(told, str) else objects.head(photo.key).etag
+    for photo, body in zip([*photos, others[0], drawn], [*bodies, jpeg(98), jpeg(99)], strict=True):
+        objects.put(photo.key, body, content_type="image/jpeg")
+        listed = objects.head(photo.key)
+        assert listed is not None
         rows(
             world.roles.owner,
             "UPDATE refund.photo SET bucket = %s, etag = %s, size_bytes = %s WHERE key = %s RETURNING 1",
             objects.bucket,
-            etag,
+            listed.etag,
             len(body),
             photo.key,
         )
@@ -117,6 +122,7 @@ def test_ten_photos_by_keyboard_and_one_taken_back(desk: DeskWorld, browser: Any
         shows(page, "Refund R-5, photo 2 of 2")
         page.keyboard.press("s")
         page.locator("#end-title", has_text="Nothing is left for you here").wait_for()
+        look(page, "review-end")
         assert page.locator("#unskip").text_content() == "Show the 1 you skipped"
         page.locator("#unskip").click()
         shows(page, "Refund R-5")
@@ -204,18 +210,38 @@ def test_a_viewer_sees_what_waits_and_why_no_more(desk: DeskWorld, browser: Any)
         assert "right to edit the DAG refund_nightly, which vic does not have" in " ".join(text.split())
         assert "12 photos of which the machine is unsure and 1 audit wait" in text
         assert seen.page.locator("#work").count() == 0
+        look(seen.page, "review-viewer")
         assert seen.complaints == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window(desk: DeskWorld, browser: Any, width: int, scheme: str) -> None:
+def test_it_fits_and_axe_finds_nothing_serious(desk: DeskWorld, browser: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     desk.sign_in("ana")
-    with serve(desk.app) as url, watched(browser, width=width, scheme=scheme) as seen:
-        seen.page.goto(f"{url}/review")
-        shows(seen.page, "Refund R-0, photo 1 of 2")
-        seen.page.wait_for_function("document.querySelector('#picture img').naturalWidth > 0")
-        assert seen.overflow_px <= 0
-        assert seen.complaints == []
-        if folder := os.environ.get("REFUND_TEST_SCREENSHOTS"):
-            seen.page.screenshot(path=str(Path(folder) / f"review-{width}-{scheme}.png"), full_page=True)
+    with serve(desk.app) as url:
+        for width, scheme in ((390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")):
+            with watched(browser, width=width, scheme=scheme) as seen:
+                seen.page.goto(f"{url}/review")
+                shows(seen.page, "Refund R-0, photo 1 of 2")
+                seen.page.wait_for_function("() => document.querySelector('#picture img').naturalWidth > 0")
+                assert seen.overflow_px <= 0
+                look(seen.page, f"review-{width}-{scheme}")
+                assert serious(Axe().run(seen.page)) == []
+                seen.page.keyboard.press("?")
+                look(seen.page, f"review-keys-{width}-{scheme}")
+                assert serious(Axe().run(seen.page)) == []
+                assert seen.complaints == []
+
+
+def look(page: Any, name: str) -> None:
+    """Keep a picture of the page where somebody wants to look at it."""
+    if folder := os.environ.get("REFUND_TEST_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
+
+
+def serious(found: Any) -> list[tuple[str, str]]:
+    return [
+        (each["id"], each["nodes"][0]["html"])
+        for each in found.response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]

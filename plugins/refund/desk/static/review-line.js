@@ -7,13 +7,14 @@ const reviewLine = (() => {
   const PICTURES_AHEAD = 3;
   const MOST_UNDONE = 50;
 
-  // queue: "review" or "audit"; tell: { changed(), written(entry), undone(entry), failed(text), given(answer) }
+  // queue: "review" or "audit"; tell: { changed(), written(entry), undone(entry), failed(text) }
   function create(queue, tell) {
     let line = []; // { photo, refund, of, number, image }; the first is before the clerk
     let past = []; // { item, category, reviewId, skipped }, the last one last
     let chain = Promise.resolve(); // one request after the other, so that the server sees what the clerk did in order
     let askedAt = null; // the refund that was first when more was asked for
     let loading = 0;
+    let problem = null; // why the queue could not be read when it was asked last
     const gone = new Set(); // decided here: not to come back with an answer that was on its way
     const skipped = new Set();
     const returning = new Set(); // taken back, and not yet known to the server
@@ -63,10 +64,11 @@ const reviewLine = (() => {
       return inTurn(async () => {
         try {
           const answer = await desk.ask("POST", "/api/review/claims", { queue, also: AHEAD, passed_over: [...skipped].slice(-500) }, soon());
+          problem = null;
           merge(answer);
-          tell.given(answer);
         } catch (error) {
-          tell.failed(error.text || error.message);
+          problem = error.text || error.message;
+          tell.failed(problem);
         } finally {
           loading -= 1;
           changed();
@@ -160,6 +162,7 @@ const reviewLine = (() => {
       get current() { return line[0] || null; },
       get canUndo() { return past.length > 0; },
       get isLoading() { return loading > 0; },
+      get problem() { return problem; },
       get skipped() { return skipped.size; },
     };
   }

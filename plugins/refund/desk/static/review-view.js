@@ -79,7 +79,7 @@ const reviewView = (() => {
       at("why").replaceChildren(...(photo.predicted_category === null
         ? ["Drawn at random to check the machine. Its answer is not shown, so that it does not lead."]
         : [...reasons.map((reason) => make("span", { class: "badge review" }, words.reasons[reason] || desk.words(reason))),
-          make("span", { class: "quiet sees" }, `It sees “${photo.class_name}” (${desk.percent(photo.confidence, 0)}).`)]));
+          make("span", { class: "quiet sees" }, `The machine sees “${photo.class_name}” (${desk.percent(photo.confidence, 0)}).`)]));
       at("proposals").replaceChildren(
         ...proposals(photo, words).map(choice),
         choice({ key: "N", category: words.not_a_product, from: "an animal, scenery, a person", score: null }));

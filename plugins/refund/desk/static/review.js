@@ -9,14 +9,12 @@
   const ON = "refund-desk-review-keys";
   const letters = new Map(words.categories.map(({ name, letter }) => [letter.toLowerCase(), name]));
   let today = Number(at("today").dataset.count);
-  let waiting = 0;
   let shown = null;
   let lastSign = Date.now();
 
   const view = reviewView.create(words, decide);
   const line = reviewLine.create(words.queue, {
     changed: render,
-    given: (answer) => { waiting = answer.waiting; },
     written: (entry) => {
       today += 1;
       at("today").textContent = today;
@@ -47,9 +45,9 @@
   }
 
   function showEnd() {
-    const { skipped, isLoading } = line;
-    at("end-title").textContent = isLoading ? "Looking for photos…" : "Nothing is left for you here";
-    at("end-text").textContent = isLoading ? "" : [
+    const { skipped, isLoading, problem } = line;
+    at("end-title").textContent = isLoading ? "Looking for photos…" : problem ? "The queue could not be read" : "Nothing is left for you here";
+    at("end-text").textContent = isLoading ? "" : problem || [
       words.queue === "audit" ? "Every audit is decided, or before somebody else." : "Every photo of the queue is decided, or before somebody else.",
       "What others let go, and what the next night is unsure of, comes when you look again.",
     ].join(" ");
