@@ -1,7 +1,7 @@
 """Makes the roles of Airflow's FAB auth manager and one login of each; run by airflow-init after `airflow db migrate`.
 
-Viewer and Admin are FAB's own. Operator is ours: FAB's Op may also edit connections, variables and pools, which means
-reading every credential; FAB's User may delete runs. An existing login keeps its password and its roles.
+Viewer and Admin are FAB's own. Operator and Clerk are ours: FAB's Op may also edit connections, variables and pools,
+which means reading every credential; FAB's User may delete runs. An existing login keeps its password and its roles.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import os
 import sys
 from typing import Any
 
-# What Operator may do besides Viewer: start, clear, mark and pause; nothing may be deleted.
-OPERATOR_ADDS = (
-    ("can_edit", "DAGs"),
-    ("can_create", "DAG Runs"),
-    ("can_edit", "DAG Runs"),
-    ("can_create", "Task Instances"),
-    ("can_edit", "Task Instances"),
-    ("can_create", "Backfills"),
-    ("can_edit", "Backfills"),
-)
-LOGINS = {"viewer": "Viewer", "operator": "Operator", "admin": "Admin"}  # login: role
+ADDS = {  # what our roles may do besides Viewer
+    "Operator": (  # start, clear, mark and pause, and so write on the refund desk; nothing may be deleted
+        ("can_edit", "DAGs"),
+        ("can_create", "DAG Runs"),
+        ("can_edit", "DAG Runs"),
+        ("can_create", "Task Instances"),
+        ("can_edit", "Task Instances"),
+        ("can_create", "Backfills"),
+        ("can_edit", "Backfills"),
+    ),
+    # Write on the refund desk and nowhere else: `can_edit` on `DAG:refund_nightly` would do, but also pause the night.
+    "Clerk": (("can_edit", "Refund Desk"),),
+}
+LOGINS = {"viewer": "Viewer", "clerk": "Clerk", "operator": "Operator", "admin": "Admin"}  # login: role
 
 
 def password_variable(login: str) -> str:
@@ -29,7 +32,7 @@ def password_variable(login: str) -> str:
 
 
 def make_access(security: Any, environ: dict[str, str]) -> list[str]:
-    """Bring the role Operator to exactly its permissions and add the logins that are missing.
+    """Bring our roles to exactly their permissions and add the logins that are missing.
 
     Args:
         security: FAB's security manager, its own roles already in place.
@@ -42,15 +45,17 @@ def make_access(security: Any, environ: dict[str, str]) -> list[str]:
     if missing:
         msg = f"{', '.join(missing)} not set; `make env` writes them to .env, docker-compose.yaml hands them on"
         raise SystemExit(msg)
-    operator = security.add_role("Operator")
     viewer = {(p.action.name, p.resource.name): p for p in security.find_role("Viewer").permissions}
-    wanted = list(viewer.values()) + [security.create_permission(*pair) for pair in OPERATOR_ADDS]
-    for permission in [held for held in operator.permissions if held not in wanted]:
-        security.remove_permission_from_role(operator, permission)
-    for permission in wanted:
-        security.add_permission_to_role(operator, permission)
-    done = [f"role Operator: {len(wanted)} permissions"]
-    for login, role in LOGINS.items():
+    done = []
+    for name, adds in ADDS.items():
+        role = security.add_role(name)
+        wanted = list(viewer.values()) + [security.create_permission(*pair) for pair in adds]
+        for permission in [held for held in role.permissions if held not in wanted]:
+            security.remove_permission_from_role(role, permission)
+        for permission in wanted:
+            security.add_permission_to_role(role, permission)
+        done.append(f"role {name}: {len(wanted)} permissions")
+    for login, role_name in LOGINS.items():
         if security.find_user(username=login):
             done.append(f"login {login}: kept as it is")
             continue
@@ -59,10 +64,10 @@ def make_access(security: Any, environ: dict[str, str]) -> list[str]:
             first_name=login.capitalize(),
             last_name="Refund",
             email=f"{login}@localhost",
-            role=security.find_role(role),
+            role=security.find_role(role_name),
             password=environ[password_variable(login)],
         )
-        done.append(f"login {login}: made, with role {role}")
+        done.append(f"login {login}: made, with role {role_name}")
     return done
 
 

@@ -85,6 +85,7 @@ def all_variables(*, version: str) -> tuple[Variable, ...]:
         Variable(name="AIRFLOW_JWT_SECRET", draw=signing_key, help="signs the tokens of tasks and of the REST API"),
         Variable(name="AIRFLOW_ADMIN_PASSWORD", draw=login_password, help="first password of the login `admin`"),
         Variable(name="AIRFLOW_OPERATOR_PASSWORD", draw=login_password, help="first password of the login `operator`"),
+        Variable(name="AIRFLOW_CLERK_PASSWORD", draw=login_password, help="first password of the login `clerk`"),
         Variable(name="AIRFLOW_VIEWER_PASSWORD", draw=login_password, help="first password of the login `viewer`"),
         Variable(name="POSTGRES_HOST", default="postgres", help="Postgres; its certificate must be for this name"),
         Variable(name="POSTGRES_PORT", default="5432", help="its port"),

@@ -172,6 +172,7 @@ def test_no_secret_is_written_down() -> None:
         ("POSTGRES_ANALYST_PASSWORD", {"postgres", "cli"}),
         ("AIRFLOW_ADMIN_PASSWORD", {"airflow-init"}),
         ("AIRFLOW_OPERATOR_PASSWORD", {"airflow-init"}),
+        ("AIRFLOW_CLERK_PASSWORD", {"airflow-init"}),
         ("AIRFLOW_VIEWER_PASSWORD", {"airflow-init"}),
     ],
 )

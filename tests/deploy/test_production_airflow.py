@@ -214,7 +214,7 @@ print(json.dumps(ask()))
 
 def test_the_logins_may_do_what_the_page_says(initialised: Production) -> None:
     may = last_json(initialised.run("airflow-init", "python", "-c", ROLES))
-    assert set(may) == {"viewer", "operator", "admin"}
+    assert set(may) == {"viewer", "clerk", "operator", "admin"}
     reads = {line for line in may["viewer"] if not line.startswith("menu_access")}
     assert {line for line in reads if not line.startswith("can_read")} == {
         "can_edit My Password", "can_edit My Profile",
@@ -223,7 +223,8 @@ def test_the_logins_may_do_what_the_page_says(initialised: Production) -> None:
         "can_edit DAGs", "can_create DAG Runs", "can_edit DAG Runs", "can_create Task Instances",
         "can_edit Task Instances", "can_create Backfills", "can_edit Backfills",
     }  # fmt: skip
-    assert set(may["operator"]) < set(may["admin"])
+    assert set(may["clerk"]) - set(may["viewer"]) == {"can_edit Refund Desk"}
+    assert set(may["operator"]) | set(may["clerk"]) < set(may["admin"])
     assert not [line for line in may["operator"] if re.search("Connection|Variable|Config|delete|User|Role", line)]
 
 
@@ -287,7 +288,28 @@ def test_each_login_is_let_in_as_far_as_its_role_goes(api: httpx.Client, product
 
     assert statuses("viewer") == {"read": 200, "trigger": 403, "connections": 403, "pool": 403}
     assert statuses("operator") == {"read": 200, "trigger": 404, "connections": 403, "pool": 403}  # 404: no such DAG
+    assert statuses("clerk") == statuses("viewer")
     assert statuses("admin") == {"read": 200, "trigger": 404, "connections": 200, "pool": 404}
+
+
+def test_on_the_desk_a_clerk_writes_and_a_viewer_reads(api: httpx.Client, production: Production) -> None:
+    def statuses(name: str) -> dict[str, Any]:
+        headers = login(api, production, name)
+        asked = {
+            "read": api.get("/refund/static/desk.css", headers=headers),
+            "write": api.post("/refund/api/nothing", headers=headers),  # 404: let in, but there is no such address
+            "pause": api.patch("/api/v2/dags/refund_nightly", headers=headers, json={"is_paused": True}),
+        }
+        plugins = api.get("/api/v2/plugins", headers=headers)
+        entries = [view["name"] for each in plugins.json()["plugins"] for view in each["external_views"]]
+        found = {what: answer.status_code for what, answer in asked.items()}
+        return found | {"navigation": entries.count("Refund desk")}
+
+    assert statuses("viewer") == {"read": 200, "write": 403, "pause": 403, "navigation": 2}
+    assert statuses("clerk") == {"read": 200, "write": 404, "pause": 403, "navigation": 2}
+    assert statuses("operator")["write"] == 404
+    assert statuses("admin")["write"] == 404
+    assert api.get("/refund/static/desk.css").status_code == 401
 
 
 # --- a night -------------------------------------------------------------------------------------------------------
