@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from refund.desk.alert_view import moment
 from refund.monitor.drift import MEASURES, DriftResult, DriftStatus
 from refund.report.figures import ReportFigures
 from refund.report.labels import (
@@ -20,6 +21,7 @@ from refund.report.labels import (
     megabytes,
     percent,
     points,
+    visible,
 )
 from refund.report.sentence import reconciliation_sentences, summary_sentence
 
@@ -78,6 +80,7 @@ class NightView:
     state: str  # published, running, failed or missing
     state_label: str
     tone: str
+    when: str  # when it was published, or began, and by which model; empty where it did not begin
     sentence: str
     made_up: bool
     cards: tuple[Card, ...]
@@ -118,6 +121,7 @@ def night_view(
         state=state,
         state_label=label,
         tone=tone,
+        when=_when(night),
         sentence=summary_sentence(figures) if figures else _sentence(night, today=today),
         made_up=bool(night.real_runs) and all(run.synthetic for run in night.real_runs),
         cards=_report_cards(figures) if figures else _run_cards(night),
@@ -138,6 +142,12 @@ def _figures(report: Mapping[str, Any] | None) -> ReportFigures | None:
     except (ValueError, KeyError, TypeError) as exc:  # of a newer release: the page itself still says everything
         log.warning("the figures of a report cannot be read: %s: %s", type(exc).__name__, exc)
         return None
+
+
+def _when(night: NightRow) -> str:
+    if run := night.published:
+        return f"{moment(run.published_at)}, by {visible(run.model)}"
+    return f"began {moment(night.real_runs[0].started_at)}" if night.real_runs else ""
 
 
 def _sentence(night: NightRow, *, today: date) -> str:

@@ -117,6 +117,7 @@ def _calendar(
     laid_out = months(days, last=last, number=MONTHS_SHOWN, today=today, shown=day, begun=begun)
     return {
         "months": laid_out,
+        "any_made_up": any(each.synthetic for each in days),
         "weekdays": WEEKDAYS,
         "month_before": f"{month_start(last, 1):%Y-%m}",
         "month_after": f"{month_start(last, -1):%Y-%m}" if month_start(last, -1) <= today else None,

@@ -57,11 +57,21 @@
     box.hidden = false;
   }
 
+  async function tasks(path) {
+    const rows = [];
+    for (let more = true; more;) {
+      const page = await airflow("GET", `${path}/taskInstances?limit=100&offset=${rows.length}`);
+      rows.push(...page.task_instances);
+      more = page.task_instances.length > 0 && rows.length < page.total_entries;
+    }
+    return rows;
+  }
+
   async function look(runId) {
     const path = `/dagRuns/${encodeURIComponent(runId)}`;
     const run = await airflow("GET", path);
     if (!GOING.has(run.state)) return [run, []];
-    return [run, (await airflow("GET", `${path}/taskInstances?limit=100`)).task_instances];
+    return [run, await tasks(path)];
   }
 
   // Ask until the run has ended, then show its night anew. One run is followed: the one that was asked for last.
