@@ -115,6 +115,7 @@ def test_one_photo_gets_a_verdict_with_its_reasons(browser: Any, desk: DeskWorld
         assert model in card.locator("summary").last.inner_text()
         assert page.inner_text("#doing") == "1 of 1 photo through."
         assert kept is None  # only the verdict stays
+        assert card.locator("summary").last.inner_text().endswith(" · not kept")
         page.wait_for_selector("#trials tbody tr")
         first = page.locator("#trials tbody tr").first.inner_text()
         assert first.split("\t")[1:4] == ["shoe.jpg", category_label(category), f"{100 * score:.1f} %"]
@@ -129,8 +130,30 @@ def test_the_photo_is_kept_if_the_person_asks_for_it(browser: Any, desk: DeskWor
         classify(seen.page)
         (kept,) = last_trial(desk, "kept_key")
         assert kept is not None
+        assert seen.page.inner_text(".facts summary").endswith(" · kept")
         seen.page.click(".facts summary")
         assert kept in seen.page.inner_text(".facts")
+
+
+def test_why_a_person_would_look_and_what_is_poor_about_the_photo_is_told(
+    browser: Any, desk: DeskWorld, url: str
+) -> None:
+    dark = io.BytesIO()
+    Image.new("RGB", (300, 80), (3, 3, 9)).save(dark, "PNG")
+    with trying(browser, desk, url) as seen:
+        choose(seen.page, file("dark.png", dark.getvalue()))
+        classify(seen.page)
+        reasons, score = last_trial(desk, "review_reasons, category_score")
+        told = seen.page.inner_text(".why")
+        assert told.startswith("A night would put it before a person. ")
+        assert ("low_score" in reasons) == (f"reaches {100 * score:.1f} %, and a night asks for 50 %." in told)
+        assert ("not_a_product" in reasons) == ("What it shows is no goods of any department" in told)
+        assert seen.page.locator(".quality li").all_inner_texts() == [
+            "Dark more light",
+            "Blurry hold the phone still, clean its lens",
+            "Almost blank look whether there is anything in the picture",
+            "Unusually long or tall do not crop to a strip",
+        ]
 
 
 def test_of_three_photos_a_broken_one_is_told_and_the_others_are_classified(

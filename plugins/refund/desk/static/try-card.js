@@ -67,7 +67,8 @@ const tryCard = (() => {
 
   function facts(verdict, words) {
     const { image, timing } = verdict;
-    const line = [image.format, `${image.width_px} × ${image.height_px} pixels`, size(image.size_bytes), verdict.model, milliseconds(timing.total_ms)];
+    const line = [image.format, `${image.width_px} × ${image.height_px} pixels`, size(image.size_bytes), verdict.model, milliseconds(timing.total_ms),
+      verdict.kept_key ? "kept" : "not kept"];
     const more = [
       ["Model", verdict.model],
       ["Taxonomy", verdict.taxonomy_version],
@@ -90,9 +91,9 @@ const tryCard = (() => {
       make("p", { class: "verdict" }, make("strong", {}, label(verdict.category)), make("span", { class: "score" }, percent(verdict.category_score)),
         make("span", { class: isAuto ? "badge good" : "badge review" }, isAuto ? "automatic" : "for review")),
       make("p", { class: "why" }, ...why(verdict, words)),
-      verdict.quality_labels.length ? make("p", { class: "quality" }, ...verdict.quality_labels.flatMap((name) => {
+      verdict.quality_labels.length ? make("ul", { class: "quality", "aria-label": "What is poor about the photo" }, ...verdict.quality_labels.map((name) => {
         const known = words.quality[name] || { title: visible(desk.words(name)), what_to_do: "" };
-        return [make("span", { class: "badge review" }, known.title), ` ${known.what_to_do} `];
+        return make("li", {}, make("span", { class: "badge review" }, known.title), ` ${known.what_to_do}`);
       })) : null,
       make("div", { class: "charts" },
         make("div", {}, make("h4", {}, "Departments"), bars(categories.slice(0, SHOWN)),

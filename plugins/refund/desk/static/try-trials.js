@@ -12,6 +12,7 @@ const tryTrials = (() => {
     const verdict = trial.category
       ? words.categories[trial.category] || desk.words(trial.category)
       : `Not usable: ${rejected ? rejected.title : desk.words(trial.reason || "")}`;
+    const none = () => make("span", { class: "dash" }, "–");
     const badge = trial.decision
       ? make("span", { class: trial.decision === "auto" ? "badge good" : "badge review" }, trial.decision === "auto" ? "automatic" : "for review")
       : make("span", { class: "badge bad" }, "rejected");
@@ -19,9 +20,9 @@ const tryTrials = (() => {
       cell("When", make("time", { datetime: trial.at, title: trial.at }, `${DAY.format(new Date(trial.at))} UTC`)),
       cell("File", make("bdi", {}, tryCard.visible(trial.filename))),
       cell("Verdict", verdict),
-      cell("Score", trial.category_score === null || trial.category_score === undefined ? "–" : tryCard.percent(trial.category_score)),
+      cell("Score", trial.category_score === null || trial.category_score === undefined ? none() : tryCard.percent(trial.category_score)),
       cell("Decision", badge),
-      cell("Model", trial.model || "–"));
+      cell("Model", trial.model || none()));
   }
 
   async function show(place, words) {
