@@ -1,4 +1,4 @@
-"""``python -m benchmarks.desk_start``: what the plugin costs a cold API server, in seconds and in memory.
+"""``python -m benchmarks.desk_start [ROUNDS]``: what the plugin costs a cold API server, in seconds and in memory.
 
 Each round starts two fresh interpreters, one that makes Airflow's app with the plugin and one without, in turn, so that
 other load of the machine falls on both.
@@ -16,7 +16,6 @@ from statistics import median
 
 from rich.console import Console
 
-ROUNDS = 7
 _MAKE = """
 import json, sys, time
 begun, cpu = time.perf_counter(), time.process_time()
@@ -32,12 +31,12 @@ print(json.dumps({"took_s": took_s, "cpu_s": cpu_s, "rss": psutil.Process().memo
 """
 
 
-def main() -> int:
+def main(rounds: int = 7) -> int:
     """Measure and show; the process's exit status."""
     console = Console()
     found: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as home:
-        for number in range(ROUNDS + 1):
+        for number in range(rounds + 1):
             for which in found if number % 2 else reversed(found):
                 measured = _one(which, home)
                 if number:  # the first round fills the disk's cache
@@ -45,7 +44,7 @@ def main() -> int:
     for name, unit, factor in (("took_s", "s", 1.0), ("cpu_s", "s of CPU", 1.0), ("rss", "MB", 1e-6)):
         without, added = (median(each[name] * factor for each in found[which]) for which in ("without", "with"))
         console.print(f"{unit}: {without:.2f} without the plugin, {added:.2f} with it: {added - without:+.2f}")
-    console.print(f"medians of {ROUNDS} interleaved rounds; load average {os.getloadavg()[0]:.1f}")
+    console.print(f"medians of {rounds} interleaved rounds; load average {os.getloadavg()[0]:.1f}")
     return 0
 
 
@@ -64,4 +63,4 @@ def _one(which: str, home: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(int, sys.argv[1:2])))

@@ -1,7 +1,8 @@
 """Makes the roles of Airflow's FAB auth manager and one login of each; run by airflow-init after `airflow db migrate`.
 
-Viewer and Admin are FAB's own. Operator and Clerk are ours: FAB's Op may also edit connections, variables and pools,
-which means reading every credential; FAB's User may delete runs. An existing login keeps its password and its roles.
+Viewer and Admin are FAB's own, but for one right that Viewer is given. Operator and Clerk are ours: FAB's Op may also
+edit connections, variables and pools, which means reading every credential; FAB's User may delete runs. An existing
+login keeps its password and its roles.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 import sys
 from typing import Any
 
+# To show entries of plugins, Airflow's page asks for the plugins, and FAB's Viewer may not: no "Refund desk" for them.
+NAVIGATION = ("can_read", "Plugins")
 ADDS = {  # what our roles may do besides Viewer
     "Operator": (  # start, clear, mark and pause, and so write on the refund desk; nothing may be deleted
         ("can_edit", "DAGs"),
@@ -45,11 +48,12 @@ def make_access(security: Any, environ: dict[str, str]) -> list[str]:
     if missing:
         msg = f"{', '.join(missing)} not set; `make env` writes them to .env, docker-compose.yaml hands them on"
         raise SystemExit(msg)
-    viewer = {(p.action.name, p.resource.name): p for p in security.find_role("Viewer").permissions}
+    viewer = security.find_role("Viewer")
+    security.add_permission_to_role(viewer, security.create_permission(*NAVIGATION))
     done = []
     for name, adds in ADDS.items():
         role = security.add_role(name)
-        wanted = list(viewer.values()) + [security.create_permission(*pair) for pair in adds]
+        wanted = list(viewer.permissions) + [security.create_permission(*pair) for pair in adds]
         for permission in [held for held in role.permissions if held not in wanted]:
             security.remove_permission_from_role(role, permission)
         for permission in wanted:
