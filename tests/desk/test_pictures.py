@@ -19,6 +19,7 @@ from refund.desk.auth import Visitor
 from refund.desk.pictures import Pictures, _Kept
 from refund.desk.problems import DeskError
 from tests.desk.conftest import DeskWorld, desk_in
+from tests.desk.history_world import publish
 from tests.night.conftest import DAY, World
 from tests.night.factories import jpeg
 
@@ -48,7 +49,7 @@ def shown(shared_world: World) -> Iterator[DeskWorld]:
     shared_world.put("R-2/deleted.jpg", jpeg(4))
     shared_world.put("R-3/made_up.jpg", jpeg(6))
     shared_world.put("R-3/elsewhere.jpg", jpeg(7))
-    shared_world.night("run-1")
+    publish(shared_world, "run-1")
     with shared_world.services.database.connect() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE refund.photo SET synthetic = true WHERE key LIKE '%made_up.jpg'")
         cursor.execute("UPDATE refund.photo SET bucket = 'another' WHERE key LIKE '%elsewhere.jpg'")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -15,7 +17,7 @@ from uuid import UUID
 from itsdangerous import BadData, URLSafeSerializer
 
 from refund.desk.auth import signing_key
-from refund.desk.picture_decoder import PictureDecoder
+from refund.desk.picture_decoder import PictureDecoder, unavailable
 from refund.desk.problems import DeskError
 from refund.errors import ReasonCode, RejectedPhotoError
 from refund.report.labels import explain_reason
@@ -34,6 +36,7 @@ KEPT_S = 300.0  # a photo that was deleted is not shown much longer than that
 _QUALITY: dict[Size, int] = {"small": 76, "large": 84}
 _SALT = "refund.desk.pictures"
 _STEP_S = 300  # paths made within it are the same, so that browsers find the picture they have
+_THREADS = 4  # fetching for one decoder; the server's own are few, and every page of Airflow needs them
 _VERDICT_BYTES = 1024  # counted for a photo that cannot be shown
 _GONE = frozenset({ReasonCode.VANISHED, ReasonCode.CHANGED})
 
@@ -52,10 +55,12 @@ class Pictures:
             for size, side_px in SIDES_PX.items()
         }
         self._kept = _Kept(KEPT_BYTES)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="refund-pictures")
 
     def __enter__(self) -> Self:
         for decoder in self._decoders.values():
             self._stack.callback(decoder.close)
+        self._stack.callback(self._threads.shutdown, cancel_futures=True)
         return self
 
     def __exit__(
@@ -78,6 +83,14 @@ class Pictures:
         made = int(self._services.now().timestamp()) // _STEP_S * _STEP_S
         claim = [photo_date.isoformat(), str(photo_id), size, visitor.name, made + _STEP_S + VALID_S]
         return f"/pictures/{self._signer.dumps(claim)}"
+
+    async def fetch(self, visitor: Visitor, token: str) -> bytes:
+        """As `jpeg`, from a coroutine: whoever waits holds no thread of the server."""
+        try:
+            work = self._threads.submit(self.jpeg, visitor, token)
+        except RuntimeError as exc:  # closed
+            raise unavailable(message="The desk is ending.") from exc
+        return await asyncio.wrap_future(work)
 
     def jpeg(self, visitor: Visitor, token: str) -> bytes:
         """The picture that `path` named.
