@@ -144,8 +144,14 @@ def desk_probe(desk: Desk) -> Probe:
 
 
 def _smallest_photo(side_px: int) -> bytes:
-    """A grey BMP that is just large enough."""
-    row_bytes = (side_px * 3 + 3) // 4 * 4
-    header = struct.pack("<IiiHHIIiiII", 40, side_px, side_px, 1, 24, 0, row_bytes * side_px, 2835, 2835, 0, 0)
-    size = 14 + len(header) + row_bytes * side_px
-    return struct.pack("<2sIHHI", b"BM", size, 0, 0, 14 + len(header)) + header + b"\x80" * (row_bytes * side_px)
+    """A BMP that is just large enough, its colours running across it: over plain grey a quantised network may say 0."""
+    padding = bytes(-side_px * 3 % 4)
+    scale = 255 / side_px
+    rows = (
+        b"".join(bytes((int(x * scale), int(y * scale), 255 - int(x * scale))) for x in range(side_px)) + padding
+        for y in range(side_px)
+    )
+    pixels = b"".join(rows)
+    header = struct.pack("<IiiHHIIiiII", 40, side_px, side_px, 1, 24, 0, len(pixels), 2835, 2835, 0, 0)
+    offset = 14 + len(header)
+    return struct.pack("<2sIHHI", b"BM", offset + len(pixels), 0, 0, offset) + header + pixels

@@ -68,7 +68,12 @@ _PREDICTION = """
 LEFT JOIN refund.prediction pr ON pr.photo_date = d.photo_date AND pr.photo_id = d.photo_id AND pr.model = d.model
 """
 _NIGHT_CONDITIONS = {
-    "category": "AND COALESCE(rv.category, d.category) = %(category)s",
+    # those that may be it first, by index: what people and the machine say is not put together for every photo
+    "category": "AND (rp.photo_date, rp.photo_id) IN ("
+    "SELECT c.photo_date, c.photo_id FROM refund.decision c "
+    "WHERE c.run_id = ANY (%(runs)s::text[]) AND c.category = %(category)s "
+    "UNION ALL SELECT v.photo_date, v.photo_id FROM refund.review v WHERE v.category = %(category)s) "
+    "AND COALESCE(rv.category, d.category) = %(category)s",
     "decision": "AND d.kind = %(decision)s",
     "outcome": "AND rp.outcome = %(outcome)s",
     "model": "AND d.model = %(model)s",
