@@ -25,7 +25,7 @@ from tests.conftest import Roles
 from tests.store.factories import DAY, NOON, Photo, night, register_models, rows
 
 CLERKS = 8
-TABLES = "refund.review_claim, refund.review, refund.decision, refund.prediction, refund.run_photo, refund.photo"
+TABLES = ("review_claim", "review", "audit", "decision", "prediction", "run_photo", "photo", "run")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def shared_roles(database: Roles) -> Roles:
 @pytest.fixture
 def roles(shared_roles: Roles) -> Iterator[Roles]:
     yield shared_roles
-    rows(shared_roles.owner, f"TRUNCATE {TABLES}, refund.run, refund.audit CASCADE; SELECT 1")
+    rows(shared_roles.owner, "; ".join(f"DELETE FROM refund.{table}" for table in TABLES) + "; SELECT 1")
 
 
 def waiting(refund: str | None, name: str, *, score: float = 0.4, reason: str = "low_score", **over: Any) -> Photo:

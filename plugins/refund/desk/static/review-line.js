@@ -7,7 +7,7 @@ const reviewLine = (() => {
   const PICTURES_AHEAD = 3;
   const MOST_UNDONE = 50;
 
-  // queue: "review" or "audit"; tell: { changed(), written(entry), undone(entry), failed(text) }
+  // queue: "review" or "audit"; tell: { changed(), written(entry), undone(entry), ended(waiting), failed(text) }
   function create(queue, tell) {
     let line = []; // { photo, refund, of, number, image }; the first is before the clerk
     let past = []; // { item, category, reviewId, skipped }, the last one last
@@ -66,6 +66,7 @@ const reviewLine = (() => {
           const answer = await desk.ask("POST", "/api/review/claims", { queue, also: AHEAD, passed_over: [...skipped].slice(-500) }, soon());
           problem = null;
           merge(answer);
+          if (!line.length) tell.ended(answer.waiting);
         } catch (error) {
           problem = error.text || error.message;
           tell.failed(problem);

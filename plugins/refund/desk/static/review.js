@@ -9,6 +9,7 @@
   const ON = "refund-desk-review-keys";
   const letters = new Map(words.categories.map(({ name, letter }) => [letter.toLowerCase(), name]));
   let today = Number(at("today").dataset.count);
+  let waiting = Number(at("waiting").dataset.count);
   let shown = null;
   let lastSign = Date.now();
 
@@ -16,18 +17,25 @@
   const line = reviewLine.create(words.queue, {
     changed: render,
     written: (entry) => {
-      today += 1;
-      at("today").textContent = today;
       entry.written = true;
+      count(1);
     },
     undone: (entry) => {
-      if (entry.written) { today -= 1; at("today").textContent = today; }
+      if (entry.written) count(-1);
       told(entry.skipped ? "It is before you again." : `Taken back: ${view.labelOf(entry.category)}.`);
     },
+    ended: (left) => { waiting = left; count(0); },
     failed: (text) => desk.say(text, { bad: true }),
   });
 
   const told = (text) => { at("last").textContent = text; };
+
+  function count(decided) {
+    today += decided;
+    waiting = Math.max(0, waiting - decided);
+    at("today").textContent = today;
+    at("waiting").textContent = waiting.toLocaleString("en");
+  }
 
   function render() {
     const { current } = line;
