@@ -30,7 +30,8 @@ CLIENTS = 16
 SIDE = (500, 375)  # pixels, of the photos sent
 _PHOTOS = 40  # different ones, sent in turn
 _WARM_UP = 64
-_FIRST, _SHORT, _LAST = 500, 2000, 10_000  # requests: memory is looked at after the first and the last
+_MARKS = (500, 2000, 5000, 10_000)  # requests after which memory is looked at
+_ALONE = 200
 _START_S = 60.0
 _HOST = "127.0.0.1"
 
@@ -70,26 +71,21 @@ def run(*, quick: bool, model: Path, progress: Callable[[str], None]) -> dict[st
             (photos / f"{number}.jpg").write_bytes(body)
         port, server = stack.enter_context(serving(arena, scratch))
         load(port, photos, _WARM_UP, server)
-        idle_mb = memory_mb(server.pid)
-        progress(f"{CLIENTS} clients, {_FIRST} requests")
-        first = load(port, photos, _FIRST, server)
-        first_mb = memory_mb(server.pid)
-        last_count = _SHORT if quick else _LAST
-        progress(f"{CLIENTS} clients, {last_count - _FIRST} more")
-        rest = load(port, photos, last_count - _FIRST, server)
-        last_mb = memory_mb(server.pid)
-        progress("one client, 200 requests")
-        alone = load(port, photos, 200, server, clients=1)
+        memory, legs, sent = {"warm": memory_mb(server.pid)}, {}, 0
+        for mark in _MARKS[:2] if quick else _MARKS:
+            leg = load(port, photos, mark - sent, server)
+            legs[f"{sent} to {mark}"], sent = leg, mark
+            memory[str(mark)] = memory_mb(server.pid)
+            progress(f"{_told(leg)}; memory {memory[str(mark)]} MB after {mark}")
+        legs["one client"] = load(port, photos, _ALONE, server, clients=1)
     return {
         "photographs": source,
         "photo_bytes": sum(map(len, bodies)) // len(bodies),
         "model": name,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "clients": CLIENTS,
-        "memory_mb": {"warm": idle_mb, str(_FIRST): first_mb, str(last_count): last_mb},
-        "first": asdict(first),
-        "rest": asdict(rest),
-        "one client": asdict(alone),
+        "memory_mb": memory,
+        "legs": {name: asdict(leg) for name, leg in legs.items()},
     }
 
 
@@ -117,14 +113,17 @@ def build_int8(target: Path, *, weights: Path | None, photographs: Path, progres
 def tell(found: dict[str, Any]) -> Iterator[str]:
     """Lines for people."""
     yield f"{found['photographs']}, {found['photo_bytes']:,} bytes each on average; {found['model']}"
-    for name in ("first", "rest", "one client"):
-        leg = Leg(**found[name])
-        yield (
-            f"{name}: {leg.requests} requests ({leg.failed} failed), p50 {leg.p50_ms:.0f} ms, p95 {leg.p95_ms:.0f} ms, "
-            f"p99 {leg.p99_ms:.0f} ms, {leg.per_s:.0f}/s; CPU {leg.core_ms:.1f} ms each, {leg.decoder_core_ms:.1f} of "
-            f"it decoding; load {leg.load:.1f}, others used {leg.others_cores:.1f} cores"
-        )
+    for name, leg in found["legs"].items():
+        yield f"{name}: {_told(Leg(**leg))}"
     yield f"memory of the server and its decoders, MB by requests: {found['memory_mb']}"
+
+
+def _told(leg: Leg) -> str:
+    return (
+        f"{leg.requests} requests ({leg.failed} failed), p50 {leg.p50_ms:.0f} ms, p95 {leg.p95_ms:.0f} ms, "
+        f"p99 {leg.p99_ms:.0f} ms, {leg.per_s:.0f}/s; CPU {leg.core_ms:.1f} ms each, {leg.decoder_core_ms:.1f} of it "
+        f"decoding; load {leg.load:.1f}, others used {leg.others_cores:.1f} cores"
+    )
 
 
 def sized(body: bytes) -> bytes:

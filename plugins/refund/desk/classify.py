@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -18,7 +19,7 @@ from refund.desk.problems import DeskError, as_desk_error
 from refund.desk.schema import multipart, problems
 from refund.desk.uploads import MOST_IN_A_BATCH, Expected, Photo, Upload, read_upload
 from refund.desk.verdict import MAX_TOP_K, Verdict
-from refund.desk.wiring import DeskDep
+from refund.desk.wiring import Desk
 from refund.errors import RefundError, RejectedPhotoError
 from refund.records import PhotoFacts
 
@@ -42,8 +43,9 @@ _PHOTO = {"type": "string", "format": "binary"}
 _CODES = (400, 413, 415, 422, 429, 503)
 
 
-def _engine(desk: DeskDep) -> Engine:
-    return desk.engine  # in a thread: the first time it opens the stores
+def _engine(request: Request) -> Engine:  # in a thread: the first time it opens the stores
+    desk: Desk = request.app.state.desk
+    return desk.engine
 
 
 EngineDep = Annotated[Engine, Depends(_engine)]
@@ -108,7 +110,8 @@ async def classify_batch(
         begun_s = time.perf_counter()
         told = _Told.of(request, visitor.name, engine, upload, top_k=top_k, keep=keep)
         engine.throttle.take(visitor.name, len(upload.photos) - 1)
-        verdicts = _begin(engine, upload.photos, told.top_k)
+        begun = [asyncio.wrap_future(verdict) for verdict in _begin(engine, upload.photos, told.top_k)]
+        verdicts = await asyncio.gather(*begun, return_exceptions=True)  # all of them: trials are numbered in order
         results = await asyncio.gather(
             *(told.result(photo, verdict, begun_s) for photo, verdict in zip(upload.photos, verdicts, strict=True))
         )
@@ -155,8 +158,8 @@ def _begin(engine: Engine, photos: tuple[Photo, ...], top_k: int) -> list[Future
 class _Told:
     """What one request asked for, and how its photos are answered."""
 
-    def __init__(self, *, request_id: str, person: str, engine: Engine, top_k: int, keep: bool) -> None:
-        self._request_id, self._person, self._engine = request_id, person, engine
+    def __init__(self, *, request_id: str, person: str, desk: Desk, engine: Engine, top_k: int, keep: bool) -> None:
+        self._request_id, self._person, self._desk, self._engine = request_id, person, desk, engine
         self.top_k, self._keep = top_k, keep
 
     @classmethod
@@ -173,17 +176,22 @@ class _Told:
         return cls(
             request_id=request.state.request_id,
             person=person,
+            desk=request.app.state.desk,
             engine=engine,
             top_k=_one_of("top_k", top_k, form_top_k, _DEFAULT_TOP_K),
             keep=_one_of("keep", keep, form_keep, False),
         )
 
-    async def result(self, photo: Photo, verdict: Future[Verdict], begun_s: float) -> dict[str, Any]:
+    async def result(self, photo: Photo, verdict: Verdict | BaseException, begun_s: float) -> dict[str, Any]:
         """One entry of a batch's results, whatever happened to this photo."""
-        try:
-            return await self.answer(photo, await asyncio.wrap_future(verdict), begun_s)
-        except Exception as exc:  # noqa: BLE001  (it costs this photo alone)
-            return _problem(photo, as_desk_error(exc))
+        if isinstance(verdict, Verdict):
+            return await self.answer(photo, verdict, begun_s)
+        if not isinstance(verdict, Exception):
+            raise verdict
+        exc = as_desk_error(verdict)
+        if exc.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self._desk.doubt()
+        return _problem(photo, exc)
 
     async def answer(self, photo: Photo, verdict: Verdict, begun_s: float) -> dict[str, Any]:
         """The verdict as JSON, written down and the upload kept where that was asked for."""
@@ -220,6 +228,7 @@ class _Told:
         told |= {"trial_id": trial_id, "kept_key": kept_key}
         if notes:
             told["note"] = " ".join(notes)
+            self._desk.doubt()
         return told
 
 
