@@ -27,7 +27,7 @@ DATE = "2026-11-21"  # the night of the page
 MORE = "…"
 FIXED = ("status", "error", "state", "what_to_do", "code")  # keys whose values scripts rely on
 # objects whose keys are data
-FREE = ("figures", "details", "params", "decisions", "categories", "models", "metrics")
+FREE = ("figures", "details", "params", "decisions", "category_scores", "categories", "models", "metrics")
 _ASSIGNED = re.compile(r"([A-Z_]+)=(.*)", re.DOTALL)
 _ASKED = re.compile(r'"?\$\((curl .*?) \| jq -r (\S+)\)"?', re.DOTALL)
 _FIRST_KEYS, _LONGEST = 6, 90
@@ -158,7 +158,8 @@ def _differs(shown: Any, here: Any, place: str, *, strict: bool) -> str | None:
         return next(filter(None, found), None)
     if isinstance(shown, list):
         wanted = [entry for entry in shown if entry != MORE]
-        if strict and (len(here) < len(wanted) or (len(here) > len(wanted) and MORE not in shown)):
+        plain = all(not isinstance(entry, (dict, list)) for entry in [*wanted, *here])  # reasons, labels: any number
+        if strict and not plain and (len(here) < len(wanted) or (len(here) > len(wanted) and MORE not in shown)):
             return f"{place} has {len(shown)} entries on the page and {len(here)} here"
         pairs = zip(wanted, here, strict=False)
         return next(filter(None, (_differs(one, other, place, strict=strict) for one, other in pairs)), None)

@@ -208,18 +208,19 @@ SELECT date '2026-11-21' - n, md5(n || '/' || i)::uuid, 'b',
 FROM generate_series(0, 364) n, generate_series(0, 999) i;
 INSERT INTO refund.run_photo (photo_date, photo_id, run_id, outcome, reason)
 SELECT photo_date, photo_id, first_run_id, CASE WHEN key LIKE '%/%50.jpg' THEN 'rejected' ELSE 'classified' END,
-  CASE WHEN key LIKE '%/%50.jpg' THEN 'corrupt' END FROM refund.photo;
+  CASE WHEN key LIKE '%/%50.jpg' THEN 'corrupt' END FROM refund.photo WHERE first_run_id LIKE 'n%';
 INSERT INTO refund.prediction (photo_date, photo_id, model, class_id, class_name, confidence, top_k, run_id)
-SELECT photo_date, photo_id, 'm@1', 'n1', 'shoe', 0.8, '[]', run_id FROM refund.run_photo WHERE outcome = 'classified';
+SELECT photo_date, photo_id, 'm@1', 'n1', 'shoe', 0.8, '[]', run_id FROM refund.run_photo
+WHERE outcome = 'classified' AND run_id LIKE 'n%';
 INSERT INTO refund.decision (photo_date, photo_id, run_id, category, score, kind, reasons, category_scores, model,
   taxonomy_version, threshold, decided_at)
 SELECT photo_date, photo_id, run_id, (ARRAY['shoes', 'clothing', 'media'])[1 + abs(hashtext(photo_id::text)) % 3], 0.7,
   CASE WHEN hashtext(photo_id::text) % 4 = 0 THEN 'review' ELSE 'auto' END,
   CASE WHEN hashtext(photo_id::text) % 4 = 0 THEN ARRAY['low_score'] ELSE '{}' END, '{"shoes": 0.7}', 'm@1', 't1', 0.5,
-  now() FROM refund.run_photo WHERE outcome = 'classified';
+  now() FROM refund.run_photo WHERE outcome = 'classified' AND run_id LIKE 'n%';
 INSERT INTO refund.review (photo_date, photo_id, category, reviewed_by, chosen_by)
 SELECT photo_date, photo_id, 'toys_games', 'ada', 'queue' FROM refund.decision
-WHERE hashtext(photo_id::text) % 8 = 0 AND photo_date < '2026-11-01';
+WHERE hashtext(photo_id::text) % 8 = 0 AND photo_date < '2026-11-01' AND run_id LIKE 'n%';
 """
 
 
