@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from refund.errors import FatalRunError
 from refund.store.review_desk import Order, Orders, Queue, WaitingPhoto, held_photos
 
 if TYPE_CHECKING:
@@ -120,8 +119,8 @@ DELETE FROM refund.review_claim c WHERE c.claimed_by = %(by)s
 """
 
 
-class ReviewConflictError(FatalRunError):
-    """A verdict that cannot be written, or taken back, as things stand; nothing was changed."""
+class ReviewConflictError(Exception):
+    """A verdict that cannot be written, or taken back, as things stand. Nothing was changed; no night meets it."""
 
     def __init__(self, *, word: str, message: str, what_to_do: str) -> None:
         super().__init__(f"{message} {what_to_do}")
