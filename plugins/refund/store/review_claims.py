@@ -258,7 +258,7 @@ def undo(database: Database, *, review_id: int, by: str, at: datetime) -> Undone
             raise ReviewConflictError(
                 word="too_late",
                 message=f"Review {review_id} was given more than {UNDO.seconds // 60} minutes ago.",
-                what_to_do="Import a correction (refund reviews import): the latest verdict counts.",
+                what_to_do="Import a correction (refund review import): the latest verdict counts.",
             )
         values = {"photo_date": photo_date, "photo_id": photo_id, "by": by, "at": at, "until": at + CLAIM}
         _hold(cursor, values)
