@@ -79,8 +79,8 @@ def test_a_viewer_reads_why_they_cannot_try_and_whom_to_ask(shared_world: World)
     with desk_in(shared_world) as desk:
         page = page_of(desk, name="<b>vera</b>", may_write=False)
     assert '<form id="try"' not in page
-    assert "takes the right to edit the DAG refund_nightly, which &lt;b&gt;vera&lt;/b&gt; does not have." in page
-    assert "Ask an administrator of this Airflow for it" in page
+    assert "so it takes a right that &lt;b&gt;vera&lt;/b&gt; does not have." in page
+    assert "Ask an administrator of this Airflow for the permission “can edit on Refund Desk”" in page
     assert "<b>vera" not in page
     assert "Your last trials" in page
 

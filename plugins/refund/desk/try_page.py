@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from refund.desk.auth import DAG_ID, Asking
+from refund.desk.auth import DAG_ID, DESK_VIEW, Asking
 from refund.desk.pages import render
 from refund.desk.uploads import MOST_IN_A_BATCH
 from refund.desk.wiring import DeskDep
@@ -74,6 +74,7 @@ def try_photos(request: Request, desk: DeskDep, visitor: Asking) -> HTMLResponse
         formats=SUPPORTED_FORMATS,
         media_types=",".join(f"image/{name.lower()}" for name in SUPPORTED_FORMATS),
         dag_id=DAG_ID,
+        desk_view=DESK_VIEW,
     )
 
 
