@@ -106,11 +106,12 @@ def test_a_picture_that_cannot_be_had_says_so(browser: Any, url: str, told: Desk
         assert all("404" in told for told in seen.complaints)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_pages_fit_the_window_and_nothing_complains(
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_pages_fit_the_window_and_axe_finds_nothing_serious(
     browser: Any, url: str, told: DeskWorld, width: int, scheme: str
 ) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
     paths = (
         "/history?text=jpg",
         "/history?source=trials",
@@ -126,5 +127,7 @@ def test_pages_fit_the_window_and_nothing_complains(
             if path.startswith("/history/"):
                 seen.page.locator("summary").click()
             assert (path, seen.overflow_px) == (path, 0)
+            found = Axe().run(seen.page).response["violations"]
+            assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
         assert seen.strangers(url) == []
         assert [text for text in seen.complaints if "404" not in text] == []
