@@ -248,13 +248,13 @@ def best_of_three(work: Callable[[], Any]) -> float:
 @pytest.mark.parametrize(
     ("over", "seconds"),
     [
-        ({}, 0.3),
-        ({"decision": "review", "category": "shoes"}, 0.3),
-        ({"refund_id": "R-1234"}, 0.3),
-        ({"outcome": "rejected", "text": "/R-7"}, 0.3),
-        ({"reviewed": True}, 0.5),
-        ({"category": "furniture"}, 3.0),  # nowhere in the year: every photo is looked at
-        ({"text": "nowhere"}, 3.0),
+        ({}, 0.5),
+        ({"decision": "review", "category": "shoes"}, 0.5),
+        ({"refund_id": "R-1234"}, 0.5),
+        ({"outcome": "rejected", "text": "/R-7"}, 1.0),
+        ({"reviewed": True}, 1.0),
+        ({"category": "furniture"}, 1.0),  # nowhere in the year
+        ({"text": "nowhere"}, 4.0),  # the same: every key is looked at
     ],
     ids=str,
 )
@@ -267,7 +267,7 @@ def test_a_page_of_a_year_comes_at_once(year: Database, over: dict[str, Any], se
 @pytest.mark.slow
 def test_the_deepest_page_and_the_counts_of_a_month_come_soon(year: Database) -> None:
     wanted = HistoryFilter(date_from=date(2025, 11, 22), date_to=date(2026, 11, 21))
-    assert best_of_three(lambda: night_page(year, wanted, limit=50, skipped=9_950)) < 1.0
+    assert best_of_three(lambda: night_page(year, wanted, limit=50, skipped=9_950)) < 1.5
     month = HistoryFilter(date_from=date(2026, 10, 23), date_to=date(2026, 11, 21))
     assert best_of_three(lambda: night_counts(year, month)) < 1.5
     assert best_of_three(lambda: night_counts(year, wanted)) < 8.0
