@@ -17,7 +17,6 @@ from refund.store.review_claims import (
     ReviewConflictError,
     claim_photos,
     decide,
-    release,
     undo,
 )
 from refund.store.review_desk import KEPT_FOR, Orders, Queue, WaitingPhoto, activity, other_photos
@@ -134,18 +133,6 @@ def test_who_is_at_work_keeps_what_they_hold(roles: Roles) -> None:
     assert claim(orders, "ben", at=NOON + timedelta(minutes=18)) == []
 
 
-def test_photos_let_go_come_to_the_next_and_not_to_whoever_passed_them_over(roles: Roles) -> None:
-    a = waiting("R1", "a")
-    night(roles.app, "r1", a, waiting("R2", "b"))
-    orders, database = orders_of(roles), Database(roles.app)
-    claim(orders, "ana")
-    assert release(database, by="ben", photos=None) == 0
-    assert release(database, by="ana", photos=[(a.day, a.photo_id)]) == 1
-    assert names(claim(orders, "ana", passed_over=[a.photo_id])) == [["b"]]
-    assert names(claim(orders, "ben")) == [["a"]]
-    assert release(database, by="ben", photos=None) == 1
-
-
 def test_new_photos_are_given_as_soon_as_the_known_ones_are_used_up(roles: Roles) -> None:
     orders = orders_of(roles)
     assert claim(orders) == []
@@ -211,13 +198,6 @@ def test_a_verdict_on_a_photo_that_another_holds_or_decided_is_refused(roles: Ro
     with pytest.raises(ReviewConflictError, match=r"'ben' has decided this photo: media, at 12:11 UTC\. Nothing"):
         say(roles, a, "ana", at=later)
     assert rows(roles.app, "SELECT reviewed_by FROM refund.review") == [("ben",)]
-
-
-def test_a_claim_that_ran_out_does_not_cost_a_verdict_while_nobody_else_has_the_photo(roles: Roles) -> None:
-    a = waiting("R1", "a")
-    night(roles.app, "r1", a)
-    claim(orders_of(roles), "ana")
-    assert not say(roles, a, at=NOON + CLAIM * 3).known
 
 
 def test_photos_that_wait_for_nobody_take_no_verdict(roles: Roles) -> None:
