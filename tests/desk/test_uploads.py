@@ -269,10 +269,52 @@ def test_who_sends_slowly_is_sent_away() -> None:
     assert caught.value.headers == {"Connection": "close"}
 
 
+def test_a_large_upload_has_as_much_time_again_for_each_photo_of_it_that_has_arrived() -> None:
+    class Phone(Client):
+        """Sends half a photo each tenth of a second; then nothing more."""
+
+        async def receive(self) -> dict[str, Any]:
+            await asyncio.sleep(0.1)
+            return await super().receive()
+
+    batch = Expected(name="images", most=10, max_bytes=1000, timeout_s=0.5)
+    body = form(*(part(bytes(900), name="images") for _ in range(3)))
+    assert len(read(Phone(chunks(body, 500)), batch).photos) == 3  # 0.7 s and more
+    with pytest.raises(DeskError) as caught:
+        read(Phone(chunks(body, 500)[:5], stalls=True), batch)
+    assert caught.value.message == "The upload was not complete after 1.5 seconds."
+
+
+def test_a_photo_that_is_passed_over_is_held_no_more() -> None:
+    room = UploadRoom(max_bytes=BATCH.max_bytes)
+    large = part(bytes(BATCH.max_bytes + CHUNK), name="images")
+    with room.upload("ana") as held:
+        photos = read(form(*[large] * 9, part(b"cup", name="images")), BATCH, held=held).photos
+        assert [photo.refused is None for photo in photos] == [False] * 9 + [True]
+        assert (held.size_bytes, room.held_bytes) == (3, 3)
+    assert room.held_bytes == 0
+
+
+def test_one_person_holds_a_whole_batch_and_leaves_room_for_others() -> None:
+    room = UploadRoom(max_bytes=100)
+    with room.upload("ana") as held, room.upload("ana") as second:
+        held.add(1000)
+        with pytest.raises(DeskError) as caught:
+            second.add(1)
+        said = "Uploads of yours hold 1,000 bytes, of at most 1,000 that one person may have here at once."
+        assert (caught.value.status, caught.value.error, caught.value.message) == (503, "busy", said)
+        with room.upload("bob") as other:
+            other.add(200)
+        held.drop(400)
+        second.add(400)
+    assert (room.held_bytes, room._held_by.total()) == (0, 0)
+
+
 def test_uploads_hold_a_bounded_number_of_bytes_and_give_them_back() -> None:
     room = UploadRoom(max_bytes=100)
-    with room.upload("ana") as held:
-        held.add(1200)
+    with room.upload("ana") as held, room.upload("cy") as third:
+        held.add(1000)
+        third.add(200)
         with pytest.raises(DeskError) as caught, room.upload("bob") as other:
             other.add(1)
         assert (caught.value.status, caught.value.error) == (503, "busy")

@@ -79,7 +79,7 @@ class Limits(BaseModel):
     top_k_max: int
     top_k_default: int
     requests_per_minute: int = Field(description="Photos that one person may have classified in a minute.")
-    upload_timeout_s: float
+    upload_timeout_s: float = Field(description="For an upload to arrive, for each max_bytes of it begun.")
     decode_timeout_s: float
 
 

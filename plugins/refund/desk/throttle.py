@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 MOST_UPLOADS = 64
 MOST_OF_ONE_PERSON = 32
-MOST_PHOTOS_HELD = 12  # of the largest size: a whole batch of ten, and then some
+MOST_PHOTOS_HELD = 12  # of the largest size, by all together
+MOST_PHOTOS_OF_ONE = 10  # of the largest size: a whole batch; what is left is for the others
 
 
 class Throttle:
@@ -72,7 +73,9 @@ class UploadRoom:
 
     def __init__(self, *, max_bytes: int) -> None:
         self.most_bytes = MOST_PHOTOS_HELD * max_bytes
+        self.most_bytes_of_one = MOST_PHOTOS_OF_ONE * max_bytes
         self.held_bytes = 0
+        self._held_by: Counter[str] = Counter()  # bytes
         self._uploads: Counter[str] = Counter()
         self._lock = Lock()
 
@@ -89,39 +92,58 @@ class UploadRoom:
             if self._uploads[person] >= MOST_OF_ONE_PERSON:
                 raise _full(message=f"{MOST_OF_ONE_PERSON} uploads of yours are under way, as many as one may have.")
             self._uploads[person] += 1
-        held = Held(self)
+        held = Held(self, person)
         try:
             yield held
         finally:
             with self._lock:
-                self.held_bytes -= held.size_bytes
+                self._count(held, -held.size_bytes)
                 self._uploads[person] -= 1
                 if not self._uploads[person]:
                     del self._uploads[person]
+                    del self._held_by[person]
 
     def grow(self, held: Held, size_bytes: int) -> None:
         """Let an upload hold so many bytes more; see `Held.add`."""
         with self._lock:
             if self.held_bytes + size_bytes > self.most_bytes:
                 raise _full(message=f"Uploads hold {self.held_bytes:,} bytes, of at most {self.most_bytes:,}.")
-            self.held_bytes += size_bytes
-            held.size_bytes += size_bytes
+            own_bytes = self._held_by[held.person]
+            if own_bytes + size_bytes > self.most_bytes_of_one:
+                most = f"at most {self.most_bytes_of_one:,} that one person may have here at once"
+                raise _full(message=f"Uploads of yours hold {own_bytes:,} bytes, of {most}.")
+            self._count(held, size_bytes)
+
+    def shrink(self, held: Held, size_bytes: int) -> None:
+        """Let others have so many bytes; see `Held.drop`."""
+        with self._lock:
+            self._count(held, -size_bytes)
+
+    def _count(self, held: Held, size_bytes: int) -> None:
+        self.held_bytes += size_bytes
+        self._held_by[held.person] += size_bytes
+        held.size_bytes += size_bytes
 
 
 class Held:
     """The bytes that one upload holds."""
 
-    def __init__(self, room: UploadRoom) -> None:
+    def __init__(self, room: UploadRoom, person: str) -> None:
         self._room = room
+        self.person = person
         self.size_bytes = 0
 
     def add(self, size_bytes: int) -> None:
         """Hold more.
 
         Raises:
-            DeskError: 503, all uploads together hold as much as they may.
+            DeskError: 503, this person's uploads, or all together, hold as much as they may.
         """
         self._room.grow(self, size_bytes)
+
+    def drop(self, size_bytes: int) -> None:
+        """Hold so much less."""
+        self._room.shrink(self, size_bytes)
 
 
 def _full(*, message: str) -> DeskError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import unicodedata
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ class Expected:
     name: str  # of the field that holds photos
     most: int  # photos
     max_bytes: int  # of one photo
-    timeout_s: float  # for the whole body
+    timeout_s: float  # for each ``max_bytes`` of the body that has begun to arrive
 
     @property
     def most_bytes(self) -> int:
@@ -78,14 +78,18 @@ async def read_upload(request: Request, expected: Expected, held: Held) -> Uploa
     _check_announced(request, expected)
     form = _Form(expected, held)
     parser = _parser(boundary, form)
+    begun_s = asyncio.get_running_loop().time()
+    granted_s = expected.timeout_s
     try:
-        async with asyncio.timeout(expected.timeout_s):
-            await _feed(request, parser, form, expected)
+        async with asyncio.timeout(granted_s) as patience:
+            async for received in _feed(request, parser, form, expected):
+                granted_s = expected.timeout_s * (1 + received // expected.max_bytes)
+                patience.reschedule(begun_s + granted_s)
     except TimeoutError:
         raise DeskError(
             status=400,
             error="upload_too_slow",
-            message=f"The upload was not complete after {expected.timeout_s:g} seconds.",
+            message=f"The upload was not complete after {granted_s:g} seconds.",
             what_to_do="Send it again over a faster connection, or send smaller photos.",
             headers={"Connection": "close"},
         ) from None
@@ -128,7 +132,8 @@ def _check_announced(request: Request, expected: Expected) -> None:
         raise _too_much(expected, seen=f"The body is announced with {int(announced[:20]):,} bytes")
 
 
-async def _feed(request: Request, parser: MultipartParser, form: _Form, expected: Expected) -> None:
+async def _feed(request: Request, parser: MultipartParser, form: _Form, expected: Expected) -> AsyncIterator[int]:
+    """How many bytes have arrived, time and again."""
     from python_multipart.exceptions import FormParserError
 
     received = 0
@@ -142,6 +147,7 @@ async def _feed(request: Request, parser: MultipartParser, form: _Form, expected
             raise _malformed(seen=str(exc)) from exc
         if form.done:
             return
+        yield received
     if not form.ended:
         raise _cut_off()
 
@@ -329,6 +335,7 @@ class _Form:
             self._held.add(len(piece))
             self._pieces.append(piece)
             return
+        self._held.drop(sum(map(len, self._pieces)))
         self._pieces.clear()  # the rest of this photo is passed over, for the sake of those that follow
         if self._expected.most == 1 and not self.done:
             self._refuse_photo(self._filename or "")
