@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
 from refund import __version__
-from refund.desk.probe import Probe
-from refund.errors import AccessDeniedError, SettingsError
+from refund.desk import probe as probe_module
+from refund.desk.probe import Probe, desk_probe
+from refund.errors import AccessDeniedError, DecoderPoolError, SettingsError
 from refund.store.database import Database
 from refund.store.objects import ObjectStore
 from refund.store.registry import Registry
@@ -101,6 +104,66 @@ def test_without_a_champion_the_model_is_what_fails(world: World) -> None:
         assert body["message"] == "Not working: model, decoding."
         assert "champion" in body["parts"]["model"]["message"]
         assert client.get("/api/info").json()["model"] is None
+
+
+@contextmanager
+def held_lanes(desk: DeskWorld) -> Iterator[Event]:
+    """Every lane takes photos and goes no further until the event is set."""
+    engine = desk.app.state.desk.engine
+    release = Event()
+
+    def hang(size: tuple[int, int]) -> Any:
+        release.wait(60)
+        raise DecoderPoolError("released")
+
+    kept = [lane._decoder for lane in engine._lanes]
+    for lane in engine._lanes:
+        lane._decoder = hang
+    try:
+        yield release
+    finally:
+        release.set()
+        for lane, decoder in zip(engine._lanes, kept, strict=True):
+            lane._decoder = decoder
+
+
+def test_load_alone_makes_nobody_ill(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "QUEUE_PATIENCE_S", 0.2)
+    with desk_in(shared_world) as desk:
+        client = desk.sign_in()
+        engine = desk.app.state.desk.engine
+        probe = desk_probe(desk.app.state.desk)
+        probe._kept_s = 0.0
+        desk.app.state.probe = probe
+        with held_lanes(desk) as release:
+            engine.classify([(b"slow", 1)] * 4)
+            for _ in range(3):
+                part = client.get("/api/health").json()["parts"]["decoding"]
+                said = "Busy: a picture waited 0.2 s among others, which are being classified."
+                assert (part["state"], part["message"]) == ("ok", said)
+            assert [job.body[:2] for job in engine._waiting._jobs].count(b"BM") == 1  # not one for each question
+            for lane in engine._lanes:
+                lane._moved_at -= 71.0
+            answer = client.get("/api/health")
+            assert (answer.status_code, answer.json()["message"]) == (503, "Not working: decoding.")
+            said = "A picture waited 0.2 s, and no photo has been decoded for a minute or more."
+            assert answer.json()["parts"]["decoding"]["message"] == said
+            release.set()
+
+
+def test_a_full_queue_makes_nobody_ill(shared_world: World) -> None:
+    with desk_in(shared_world) as desk:
+        client = desk.sign_in()
+        engine = desk.app.state.desk.engine
+        with held_lanes(desk):
+            engine.classify([(b"slow", 1)])
+            while not any(lane.works() for lane in engine._lanes):
+                pass
+            engine._waiting._most = len(engine._waiting._jobs)
+            answer = client.get("/api/health")
+            assert answer.status_code == 200
+            said = "As many photos wait as may; they are being classified."
+            assert answer.json()["parts"]["decoding"]["message"] == said
 
 
 # --- the probe -----------------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from refund.desk.champion import Champion
-from refund.desk.lanes import Job, Lane, Waiting
-from refund.desk.problems import DeskError
+from refund.desk.lanes import Job, Lane, Waiting, closing
 from refund.desk.recorder import Recorder
 from refund.desk.throttle import Throttle, UploadRoom
 from refund.keys import path_safe
@@ -64,7 +63,7 @@ class Engine:
         A future raises `DeskError` or an error of ours where that photo could not be looked at.
 
         Raises:
-            DeskError: 503, too many photos wait; none of these is taken.
+            DeskError: 503, too many photos wait, or the engine is closed; none of these is taken.
         """
         with self._lock:
             if not self._closed:
@@ -74,6 +73,10 @@ class Engine:
         jobs = [Job(body=body, top_k=top_k) for body, top_k in photos]
         self._waiting.put(jobs)
         return [job.verdict for job in jobs]
+
+    def works(self) -> bool:
+        """Whether photos that wait are on their way, be it slowly."""
+        return any(lane.works() for lane in self._lanes)
 
     def record(self, trial: Trial) -> Future[int | None]:
         """Have the trial written; gives its number, or None where that failed."""
@@ -95,19 +98,9 @@ class Engine:
             self._closed = True
         for job in self._waiting.close():
             if job.verdict.set_running_or_notify_cancel():
-                job.verdict.set_exception(_closing())
+                job.verdict.set_exception(closing())
         for lane in self._lanes:
             if lane.ident is not None:
                 lane.join()
         self._champion.close()
         self._recorder.close()
-
-
-def _closing() -> DeskError:
-    return DeskError(
-        status=503,
-        error="closing",
-        message="This server is shutting down.",
-        what_to_do="Send it again in a moment.",
-        headers={"Retry-After": "5"},
-    )

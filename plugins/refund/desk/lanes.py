@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
-from refund.desk.problems import DeskError
+from refund.desk.problems import DeskError, one_line
 from refund.desk.verdict import MAX_TOP_K, Verdict
 from refund.errors import DecoderPoolError
 from refund.params import NightParams
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 64  # photos that no lane has taken yet
 LANE_PHOTOS = 8  # a lane takes at once: more would only wait there instead, behind whatever hangs
+_STUCK_AFTER_S = 60.0  # a decoder starts, or a model is fetched, in less, also on a busy machine
 _PREFIX = "refund-desk-"
 
 
@@ -62,10 +63,12 @@ class Waiting:
         """Queue all of them or none.
 
         Raises:
-            DeskError: 503, too many wait already.
+            DeskError: 503, too many wait already, or the queue is closed.
         """
         with self._changed:
-            if self._closed or len(self._jobs) + len(jobs) > self._most:
+            if self._closed:
+                raise closing()
+            if len(self._jobs) + len(jobs) > self._most:
                 raise DeskError(
                     status=503,
                     error="busy",
@@ -106,11 +109,21 @@ class Lane(Thread):
         self._pool: DecoderPool | None = None
         self._pixels: NDArray[np.uint8] | None = None
         self._size: tuple[int, int] | None = None
+        self._moved_at = float("-inf")  # took photos or was through with one
+
+    def works(self) -> bool:
+        """Whether it has moved lately, as it does in turn over photos of which every decoder hangs.
+
+        True says nothing of a lane that waits for photos; ask while one waits.
+        """
+        patience_s = _STUCK_AFTER_S + 2 * self._settings.desk_decode_timeout_s  # a hanging photo is tried twice
+        return self.is_alive() and time.monotonic() - self._moved_at < patience_s
 
     def run(self) -> None:
         """Serve."""
         try:
             while taken := self._waiting.take():
+                self._moved_at = time.monotonic()
                 jobs = [job for job in taken if job.verdict.set_running_or_notify_cancel()]
                 if jobs:
                     self._serve(jobs)
@@ -125,13 +138,14 @@ class Lane(Thread):
             for facts in pool.decode((slot, job.body) for slot, job in enumerate(jobs)):
                 job = jobs[facts.slot]
                 job.body = b""
+                self._moved_at = time.monotonic()
                 try:
                     job.verdict.set_result(self._judge(job, facts, pixels, loaded))
                 except Exception as exc:  # noqa: BLE001  (told to whoever sent this photo)
                     job.verdict.set_exception(exc)
             pixels[: len(jobs)] = 0  # nothing of a photo stays, not even small and for the moment
         except DecoderPoolError as exc:
-            log.error("The decoder of %s ended: %s", self.name, exc)
+            log.error("The decoder of %s ended: %s", self.name, one_line(exc))
             self._fail(jobs, _decoder_ended())
         except Exception as exc:  # noqa: BLE001  (told to whoever sent these photos; the lane goes on)
             self._fail(jobs, exc)
@@ -193,6 +207,17 @@ class Lane(Thread):
     def _end_decoder(self) -> None:
         self._pool = self._pixels = self._size = None
         self._stack.close()
+
+
+def closing() -> DeskError:
+    """What whoever sends a photo is told while the server ends."""
+    return DeskError(
+        status=503,
+        error="closing",
+        message="This server is shutting down.",
+        what_to_do="Send it again in a moment.",
+        headers={"Retry-After": "5"},
+    )
 
 
 def _decoder_ended() -> DeskError:

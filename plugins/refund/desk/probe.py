@@ -13,16 +13,18 @@ from datetime import datetime
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
-from refund.desk.problems import DeskError
+from refund.desk.problems import DeskError, one_line
 from refund.errors import RefundError
 from refund.store.database import EXPECTED_VERSION
 
 if TYPE_CHECKING:
+    from refund.desk.verdict import Verdict
     from refund.desk.wiring import Desk
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 4.0  # for an answer of a part
+QUEUE_PATIENCE_S = 3.0  # for a picture's turn; less than `PATIENCE_S`, so that mere load can be told from a fault
 KEPT_S = 2.0  # an answer is given again for so long, so that a monitor cannot load the stores
 
 
@@ -105,7 +107,7 @@ def _run(name: str, check: Callable[[], str], answer: Future[Part]) -> None:
         ok, message = True, check()
     except (RefundError, DeskError) as exc:  # their texts name no secret
         ok, message = False, str(exc)
-        log.warning("The desk's %s does not work: %s", name, exc)
+        log.warning("The desk's %s does not work: %s", name, one_line(exc))
     except Exception:  # the text may hold anything
         ok, message = False, "It failed in a way that is told in Airflow's log alone."
         log.exception("The desk's %s does not work", name)
@@ -114,6 +116,7 @@ def _run(name: str, check: Callable[[], str], answer: Future[Part]) -> None:
 
 def desk_probe(desk: Desk) -> Probe:
     """The parts of a desk."""
+    tried: Future[Verdict] | None = None  # one picture at most waits among those of people
 
     def database() -> str:
         desk.services.database.require_schema()
@@ -129,8 +132,26 @@ def desk_probe(desk: Desk) -> Probe:
         return f"The champion is {row.model}."
 
     def decoding() -> str:
-        (verdict,) = desk.engine.classify([(_smallest_photo(desk.services.settings.min_side_px), 1)])
-        facts = verdict.result(timeout=PATIENCE_S * 4).facts
+        nonlocal tried
+        engine = desk.engine
+        try:
+            if tried is None or tried.done():
+                tried = None
+                (tried,) = engine.classify([(_smallest_photo(desk.services.settings.min_side_px), 1)])
+            facts = tried.result(timeout=QUEUE_PATIENCE_S).facts
+        except DeskError as exc:
+            if exc.error == "busy" and engine.works():
+                return "As many photos wait as may; they are being classified."
+            raise
+        except FutureTimeoutError:
+            if engine.works():
+                return f"Busy: a picture waited {QUEUE_PATIENCE_S:g} s among others, which are being classified."
+            raise DeskError(
+                status=503,
+                error="stuck",
+                message=f"A picture waited {QUEUE_PATIENCE_S:g} s, and no photo has been decoded for a minute or more.",
+                what_to_do="Restart the API server; Airflow's log may say why.",
+            ) from None
         if not facts.ok:
             raise DeskError(
                 status=503,
