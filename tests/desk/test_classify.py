@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from refund.desk.answers import BatchAnswer, ClassifyAnswer
+from refund.errors import DecoderPoolError, RetriableRunError
 from refund.store.database import Database
 from refund.store.objects import ObjectStore
 from tests.desk.conftest import DeskWorld, desk_in
@@ -254,5 +255,35 @@ def test_without_a_champion_the_answer_is_503(shared_world: World, monkeypatch: 
         monkeypatch.setattr(desk.services.registry, "resolve", none)
         answer = post(desk.sign_in(), ("1.jpg", jpeg(1)))
         assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
-        told = post_batch(desk.sign_in(), ("1.jpg", jpeg(1))).json()
-        assert (told["status"], told["invalid"][0]["error"]) == ("error", "unavailable")
+        answer = post_batch(desk.sign_in(), ("1.jpg", jpeg(1)), ("2.jpg", jpeg(2)))
+        assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+
+
+def test_a_batch_of_which_nothing_could_be_looked_at_is_503_and_may_be_sent_again(shared_world: World) -> None:
+    with desk_in(shared_world, max_bytes=100_000) as desk:
+        client = desk.sign_in()
+        assert post(client, ("1.jpg", jpeg(1))).status_code == 200
+        for lane in desk.app.state.desk.engine._lanes:
+            lane._decoder = _no_decoder
+        answer = post_batch(client, ("1.jpg", jpeg(1)), ("2.jpg", jpeg(2)))
+        assert (answer.status_code, answer.json()["error"]) == (503, "decoder_ended")
+        assert answer.headers["retry-after"] == "2"
+        answer = post_batch(client, ("1.jpg", jpeg(1)), ("large.jpg", bytes(100_001)))  # that one has its verdict
+        assert answer.status_code == 200
+        assert [each["error"] for each in answer.json()["invalid"]] == ["decoder_ended", "file_too_large"]
+
+
+def _no_decoder(size: tuple[int, int]) -> Any:
+    raise DecoderPoolError("out of memory")
+
+
+def test_an_upload_that_cannot_be_kept_is_one_line_of_the_log(
+    shared_desk: DeskWorld, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> str:
+        raise RetriableRunError("the bucket says:\n2026-11-23 forged line")
+
+    monkeypatch.setattr(shared_desk.app.state.desk.engine, "keep", refuse)
+    assert post(client, ("cup.jpg", jpeg(1)), keep="true").json()["note"] == "The photo could not be kept."
+    said = "An upload could not be kept: the bucket says: 2026-11-23 forged line"
+    assert said in [record.getMessage() for record in caplog.records]

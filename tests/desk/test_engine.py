@@ -112,7 +112,8 @@ def test_nothing_runs_before_the_first_photo_and_nothing_after_the_end(
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("desk-")]
     with pytest.raises(DeskError) as caught:
         engine.classify([(jpeg(1), 5)])
-    assert (caught.value.status, caught.value.error) == (503, "busy")
+    assert (caught.value.status, caught.value.error) == (503, "closing")
+    assert str(caught.value) == "This server is shutting down."
 
 
 def test_no_pixel_of_a_photo_stays_in_the_decoders_file(engine: Engine) -> None:
@@ -208,6 +209,7 @@ def test_a_photo_over_which_a_decoder_hangs_holds_up_its_own_lane_alone(shared_w
         wait_until(hanging.running, "a lane took it")
         assert [one(engine, jpeg(seed)).ok for seed in range(8)] == [True] * 8
         assert not hanging.done()
+        assert engine.works()
         facts = hanging.result(PATIENCE_S).facts
         assert (facts.reason, facts.detail) == (ReasonCode.DECODE_TIMEOUT, "decoding took longer than 2 seconds, twice")
         crashed = one(engine, MARK + b"segfault").facts
@@ -251,6 +253,28 @@ def test_a_trial_that_cannot_be_written_takes_no_other_with_it(shared_world: Wor
     assert last is not None
     recorder.close()
     assert recorder.add(TRIAL).result(0) is None
+
+
+def test_what_postgres_says_of_a_trial_goes_into_no_log(shared_world: World, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(shared_world.services.database)
+    named = replace(REJECTED, reason=None, filename="R-77 Müller.jpg", request_id="a\nforged line")
+    assert recorder.add(named).result(PATIENCE_S) is None
+    recorder.close()
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "refund.desk.recorder"]
+    assert said.startswith(
+        "A trial could not be written: FatalRunError sqlstate=23514 table_name=trial constraint_name="
+    )
+    assert "ller" not in caplog.text
+    assert "forged" not in caplog.text
+
+
+def test_a_lane_that_has_not_moved_for_long_does_not_work(engine: Engine) -> None:
+    assert not engine.works()  # nothing has run
+    assert one(engine, jpeg(1)).ok
+    assert engine.works()
+    for lane in engine._lanes:
+        lane._moved_at -= 71.0
+    assert not engine.works()
 
 
 def test_while_postgres_is_gone_trials_are_given_up(shared_world: World) -> None:

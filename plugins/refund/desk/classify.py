@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from refund.desk.answers import BatchAnswer, ClassifyAnswer
 from refund.desk.auth import Asking
 from refund.desk.engine import Engine
-from refund.desk.problems import DeskError, as_desk_error
+from refund.desk.problems import DeskError, as_desk_error, one_line
 from refund.desk.schema import multipart, problems
 from refund.desk.uploads import MOST_IN_A_BATCH, Expected, Photo, Upload, read_upload
 from refund.desk.verdict import MAX_TOP_K, Verdict
@@ -101,8 +101,9 @@ async def classify_batch(
 ) -> JSONResponse:
     """Classify several photos; `results` has one entry for each, in order, whatever becomes of the others.
 
-    `status` is `success` where all were classified, `error` where none was, else `partial`. Of what one person may have
-    classified in a minute a batch takes as many as it has photos.
+    `status` is `success` where all were classified, `error` where none was, else `partial`. Where the desk could look
+    at none of them the answer is 503. Of what one person may have classified in a minute a batch takes as many as it
+    has photos.
     """
     engine.throttle.take(visitor.name)
     with engine.room.upload(visitor.name) as held:
@@ -112,6 +113,7 @@ async def classify_batch(
         engine.throttle.take(visitor.name, len(upload.photos) - 1)
         begun = [asyncio.wrap_future(verdict) for verdict in _begin(engine, upload.photos, told.top_k)]
         verdicts = await asyncio.gather(*begun, return_exceptions=True)  # all of them: trials are numbered in order
+        _raise_where_nothing_works(verdicts)
         results = await asyncio.gather(
             *(told.result(photo, verdict, begun_s) for photo, verdict in zip(upload.photos, verdicts, strict=True))
         )
@@ -153,6 +155,16 @@ def _begin(engine: Engine, photos: tuple[Photo, ...], top_k: int) -> list[Future
         done.set_result(Verdict(facts=PhotoFacts(slot=0, reason=photo.refused.reason, detail=photo.refused.detail)))
         begun.append(done)
     return begun
+
+
+def _raise_where_nothing_works(verdicts: list[Verdict | BaseException]) -> None:
+    """As a single photo's call does: a client that is told 503 sends all of them again."""
+    faults = [verdict for verdict in verdicts if isinstance(verdict, Exception)]
+    if len(faults) < len(verdicts):
+        return
+    told = [as_desk_error(fault) for fault in faults]
+    if all(exc.status == HTTPStatus.SERVICE_UNAVAILABLE for exc in told):
+        raise told[0]
 
 
 class _Told:
@@ -201,7 +213,7 @@ class _Told:
             try:
                 kept_key = await run_in_threadpool(self._engine.keep, photo.body, filename=photo.filename, at=at)
             except RefundError as exc:
-                log.error("An upload could not be kept: %s", exc)
+                log.error("An upload could not be kept: %s", one_line(exc))
                 notes.append(_NOT_KEPT)
         total_ms = _elapsed_ms(begun_s)
         trial = verdict.as_trial(

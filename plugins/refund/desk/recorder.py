@@ -9,7 +9,8 @@ from concurrent.futures import Future, InvalidStateError
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
-from refund.errors import FatalRunError
+from refund.desk.problems import one_line
+from refund.errors import ConfigurationError, FatalRunError, RetriableRunError
 from refund.store.trials import Trials
 
 if TYPE_CHECKING:
@@ -79,11 +80,20 @@ class Recorder(Thread):
                 for each in taken:
                     self._write([each])
                 return
-            log.error("A trial could not be written: %s", exc)
+            log.error("A trial could not be written: %s", _why(exc))
             numbers = [None]
         except Exception as exc:  # noqa: BLE001  (whatever it is, it must not cost a verdict)
-            log.error("%s trials could not be written: %s", len(taken), exc)
+            log.error("%s trials could not be written: %s", len(taken), _why(exc))
             numbers = [None] * len(taken)
         for (_, future), number in zip(taken, numbers, strict=True):
             with contextlib.suppress(InvalidStateError):  # whoever waited gave up
                 future.set_result(number)
+
+
+def _why(exc: Exception) -> str:
+    """For the log. Of a refused row only codes and names: Postgres quotes the row, so a file name, in its text."""
+    if isinstance(exc, (ConfigurationError, RetriableRunError)):
+        return one_line(exc)
+    diag = getattr(exc.__cause__, "diag", None)
+    found = {name: getattr(diag, name, None) for name in ("sqlstate", "table_name", "column_name", "constraint_name")}
+    return " ".join([type(exc).__name__, *(f"{name}={one_line(value)}" for name, value in found.items() if value)])
