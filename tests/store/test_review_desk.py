@@ -190,7 +190,7 @@ def test_a_verdict_on_a_photo_that_another_holds_or_decided_is_refused(roles: Ro
     later = NOON + CLAIM + timedelta(minutes=1)
     claim(orders, "ben", at=later)
     with pytest.raises(
-        ReviewConflictError, match="'ben' is looking at this photo until 12:21 UTC: your time"
+        ReviewConflictError, match="'ben' is looking at this photo until 12:21 UTC: it is yours no longer"
     ) as refused:
         say(roles, a, "ana", at=later)
     assert refused.value.word == "claimed"

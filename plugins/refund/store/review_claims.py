@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from refund.store.review_desk import Order, Orders, Queue, WaitingPhoto, held_photos
+from refund.store.review_desk import Order, Orders, Queue, WaitingPhoto, held_photos, read_order
 
 if TYPE_CHECKING:
     from refund.store.database import Database
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 LOCK_KEY = 7_336_867  # pg_advisory_xact_lock
 CLAIM = timedelta(minutes=10)
 UNDO = timedelta(minutes=15)
-PHOTOS_AT_ONCE = 10  # of one refund; the rest comes to the same person afterwards
+PHOTOS_AT_ONCE = 10  # of one refund; who asks while they hold some of them is given the next
+FURTHER = 4  # times as much of the order is read where all that was read is passed over or before others
 
 # Whoever is at work keeps what they hold. Two verdicts of one person at once must not wait for each other's rows.
 EXTEND = """
@@ -35,33 +36,43 @@ FROM (
 WHERE c.photo_date = mine.photo_date AND c.photo_id = mine.photo_id
 """
 FORGET = "DELETE FROM refund.review_claim WHERE claimed_by = %(by)s AND expires_at <= %(at)s"
-MINE = "SELECT photo_date FROM refund.review_claim WHERE claimed_by = %(by)s AND expires_at > %(at)s"
+UNWANTED = "DELETE FROM refund.review_claim WHERE claimed_by = %(by)s AND photo_id = ANY (%(passed_over)s::uuid[])"
+HELD_DATES = "SELECT photo_date, claimed_by = %(by)s FROM refund.review_claim WHERE expires_at > %(at)s"
 
-# Of the refunds in the queue's order, the first that still wait and of which nobody holds a photo. Every photo is
-# looked at again: the order may be a little old. An audit that somebody had looked for and decided still waits.
+# Of the refunds in the queue's order, the first that still wait and of which nobody holds a photo, and the next photos
+# of those that this person holds already. Every photo is looked at again: the order may be a little old. An audit that
+# somebody had looked for and decided still waits.
 TAKE = """
 WITH candidate AS (
   SELECT * FROM unnest(%(dates)s::date[], %(ids)s::uuid[], %(refunds)s::integer[])
     WITH ORDINALITY AS listed (photo_date, photo_id, refund, place)
 ), held AS (
-  SELECT DISTINCT k.refund FROM candidate k
-  JOIN refund.review_claim c ON c.photo_date = k.photo_date AND c.photo_id = k.photo_id AND c.expires_at > %(at)s
+  SELECT p.refund_id, count(*) AS photos, bool_or(c.claimed_by <> %(by)s) AS by_others
+  FROM refund.review_claim c JOIN refund.photo p ON p.photo_date = c.photo_date AND p.photo_id = c.photo_id
+  WHERE c.expires_at > %(at)s AND c.photo_date = ANY (%(held_days)s::date[])
+    AND p.photo_date = ANY (%(held_days)s::date[]) AND p.refund_id IS NOT NULL
+  GROUP BY p.refund_id
 ), waiting AS (
-  SELECT k.photo_date, k.photo_id, dense_rank() OVER (ORDER BY k.refund) AS turn,
-         row_number() OVER (PARTITION BY k.refund ORDER BY k.place) AS place
+  SELECT k.photo_date, k.photo_id, h.refund_id IS NOT NULL AS begun,
+         dense_rank() OVER (PARTITION BY h.refund_id IS NOT NULL ORDER BY k.refund) AS turn,
+         COALESCE(h.photos, 0) + row_number() OVER (PARTITION BY k.refund ORDER BY k.place) AS place
   FROM candidate k
   JOIN refund.decision d ON d.photo_date = k.photo_date AND d.photo_id = k.photo_id AND d.superseded_by IS NULL
     AND CASE WHEN %(audit)s THEN d.audit ELSE d.kind = 'review' END
   JOIN refund.photo p ON p.photo_date = k.photo_date AND p.photo_id = k.photo_id AND p.superseded_by IS NULL
+  LEFT JOIN held h ON h.refund_id = p.refund_id
   WHERE d.photo_date = ANY (%(days)s::date[]) AND p.photo_date = ANY (%(days)s::date[]) AND NOT p.synthetic
-    AND k.refund NOT IN (SELECT refund FROM held)
+    AND h.by_others IS NOT TRUE
+    AND NOT EXISTS (
+      SELECT FROM refund.review_claim c
+      WHERE c.photo_date = k.photo_date AND c.photo_id = k.photo_id AND c.expires_at > %(at)s)
     AND NOT EXISTS (
       SELECT FROM refund.review v WHERE v.photo_date = k.photo_date AND v.photo_id = k.photo_id
         AND (NOT %(audit)s OR v.chosen_by IN ('audit', 'queue')))
 )
 INSERT INTO refund.review_claim AS c (photo_date, photo_id, claimed_by, claimed_at, expires_at)
 SELECT photo_date, photo_id, %(by)s, %(at)s, %(until)s FROM waiting
-WHERE turn <= %(wanted)s AND place <= %(most)s ORDER BY photo_date, photo_id
+WHERE (begun OR turn <= %(wanted)s) AND place <= %(most)s ORDER BY photo_date, photo_id
 ON CONFLICT (photo_date, photo_id) DO UPDATE
   SET claimed_by = EXCLUDED.claimed_by, claimed_at = EXCLUDED.claimed_at, expires_at = EXCLUDED.expires_at
   WHERE c.expires_at <= %(at)s
@@ -80,6 +91,15 @@ RETURNING true
 HOLDER = """
 SELECT claimed_by, expires_at FROM refund.review_claim
 WHERE photo_date = %(photo_date)s AND photo_id = %(photo_id)s AND expires_at > %(at)s
+"""
+# Somebody else with another photo of the same refund.
+BESIDE = """
+SELECT c.claimed_by, c.expires_at FROM refund.review_claim c
+JOIN refund.photo p ON p.photo_date = c.photo_date AND p.photo_id = c.photo_id
+WHERE c.claimed_by <> %(by)s AND c.expires_at > %(at)s AND c.photo_date = ANY (%(held_days)s::date[])
+  AND p.photo_date = ANY (%(held_days)s::date[]) AND p.refund_id = (
+  SELECT refund_id FROM refund.photo WHERE photo_date = %(photo_date)s AND photo_id = %(photo_id)s)
+LIMIT 1
 """
 # The latest verdict that takes the photo out of its queue, if there is one.
 STANDING = """
@@ -157,16 +177,22 @@ def claim_photos(
     """The photos of up to ``wanted`` refunds, held for ``by`` until `CLAIM` after ``at``.
 
     What they hold comes first, then the next refunds in the queue's order of which nobody holds a photo. Photos
-    without a refund come one by one. ``passed_over``: photo ids that they do not want to be given.
+    without a refund come one by one. ``passed_over``: photo ids that they do not want to be given, and let go of.
+
+    The order kept is tried first, then as it is now, then ever more of it: where the photos passed over and those
+    before others fill all that was read, there may be some behind them.
     """
-    held: list[list[WaitingPhoto]] = []
-    for anew in (False, True):
-        order = orders.get(queue, now=at, anew=anew)
-        held = _claim(
-            orders.database, order, queue=queue, by=by, at=at, wanted=wanted, passed_over=frozenset(passed_over)
-        )
-        if len(held) >= wanted:
-            break
+    passed = frozenset(passed_over)
+    order = orders.get(queue, now=at)
+    held = _claim(orders.database, order, queue=queue, by=by, at=at, wanted=wanted, passed_over=passed)
+    if len(held) < wanted:
+        order = orders.get(queue, now=at, anew=True)
+        held = _claim(orders.database, order, queue=queue, by=by, at=at, wanted=wanted, passed_over=passed)
+    times = 1
+    while len(held) < wanted and not order.whole:
+        times *= FURTHER
+        order = read_order(orders.database, queue, now=at, times=times)
+        held = _claim(orders.database, order, queue=queue, by=by, at=at, wanted=wanted, passed_over=passed)
     return held
 
 
@@ -174,27 +200,56 @@ def _claim(
     database: Database, order: Order, *, queue: Queue, by: str, at: datetime, wanted: int, passed_over: frozenset[str]
 ) -> list[list[WaitingPhoto]]:
     values: dict[str, Any] = {"by": by, "at": at, "until": at + CLAIM, "audit": queue is Queue.AUDIT}
-    listed = [
-        (day, photo_id, number)
-        for number, photos in enumerate(order.refunds)
-        for day, photo_id in photos
-        if photo_id not in passed_over
-    ]
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
         cursor.execute(FORGET, values)
+        if passed_over:
+            cursor.execute(UNWANTED, {**values, "passed_over": sorted(passed_over)})
         cursor.execute(EXTEND, values)
-        cursor.execute(MINE, values)
-        dates = {day for (day,) in cursor.fetchall()}
+        cursor.execute(HELD_DATES, values)
+        found = cursor.fetchall()
+        dates = {day for day, is_mine in found if is_mine}
         held = held_photos(cursor, queue=queue, by=by, at=at, dates=dates) if dates else []
-        if len(held) < wanted and listed:
+        mine = {photo.photo_id for photos in held for photo in photos}
+        listed = [
+            (day, photo_id, number)
+            for number, photos in enumerate(order.refunds)
+            if len(held) < wanted or any(photo_id in mine for _, photo_id in photos)
+            for day, photo_id in photos
+            if photo_id not in passed_over and photo_id not in mine
+        ]
+        if listed:
             days, ids, refunds = (list(column) for column in zip(*listed, strict=True))
             more = {"dates": days, "ids": ids, "refunds": refunds, "days": sorted(set(days))}
-            cursor.execute(TAKE, {**values, **more, "wanted": wanted - len(held), "most": PHOTOS_AT_ONCE})
+            more |= {"wanted": max(0, wanted - len(held)), "most": PHOTOS_AT_ONCE}
+            cursor.execute(TAKE, {**values, **more, "held_days": sorted({day for day, _ in found})})
             taken = {day for (day,) in cursor.fetchall()}
             if taken:
                 held = held_photos(cursor, queue=queue, by=by, at=at, dates=dates | taken)
     return held
+
+
+def hold(database: Database, *, photo_date: date, photo_id: str, by: str, at: datetime) -> None:
+    """Hold one photo that waits, by its name: who skipped it wants it back.
+
+    Raises:
+        ReviewConflictError: unknown_photo; claimed: somebody else holds it, or another photo of its refund;
+            already_decided; not_waiting.
+    """
+    values: dict[str, Any] = {"photo_date": photo_date, "photo_id": photo_id, "by": by, "at": at, "until": at + CLAIM}
+    with database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        _hold(cursor, values)
+        cursor.execute(HELD_DATES, values)
+        cursor.execute(BESIDE, {**values, "held_days": sorted({day for day, _ in cursor.fetchall()})})
+        if other := cursor.fetchone():
+            raise _claimed(*other, what="refund")
+        cursor.execute(STANDING, values)
+        ((waiting, _, review_id, decided_by, decided_at, decided),) = cursor.fetchall()
+        if review_id is not None:
+            raise _already_decided(decided, decided_by=decided_by, decided_at=decided_at, by=by)
+        if not waiting:
+            raise _not_waiting()
 
 
 def decide(
@@ -221,11 +276,7 @@ def decide(
                 review_id=review_id, category=decided, reviewed_at=decided_at, chosen_by=chosen_by, known=True
             )
         if not waiting:
-            raise ReviewConflictError(
-                word="not_waiting",
-                message="This photo waits for nobody: a newer version took its place, or the machine decided it anew.",
-                what_to_do="Go on with the next photo; its own page shows what stands.",
-            )
+            raise _not_waiting()
         cursor.execute(INSERT_REVIEW, {**values, "category": category, "chosen_by": chosen_by, "note": note})
         ((review_id,),) = cursor.fetchall()
         cursor.execute(LET_GO, values)
@@ -305,10 +356,22 @@ def _hold(cursor: Any, values: dict[str, Any]) -> None:
             message=f"No photo {values['photo_id']} of {values['photo_date']} is known.",
             what_to_do="Take photo_date and photo_id from POST api/review/claims.",
         )
-    raise ReviewConflictError(
+    raise _claimed(*holder)
+
+
+def _claimed(holder: str, until: datetime, *, what: str = "photo") -> ReviewConflictError:
+    return ReviewConflictError(
         word="claimed",
-        message=f"{holder[0]!r} is looking at this photo until {holder[1]:%H:%M UTC}: your time for it had run out.",
+        message=f"{holder!r} is looking at this {what} until {until:%H:%M UTC}: it is yours no longer.",
         what_to_do="Nothing was written. Go on with the next photo.",
+    )
+
+
+def _not_waiting() -> ReviewConflictError:
+    return ReviewConflictError(
+        word="not_waiting",
+        message="This photo waits for nobody: a newer version took its place, or the machine decided it anew.",
+        what_to_do="Go on with the next photo; its own page shows what stands.",
     )
 
 

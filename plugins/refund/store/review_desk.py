@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from refund.store.database import Database
 
 KEPT_FOR = timedelta(seconds=20)
-REFUNDS_AHEAD, PHOTOS_AHEAD = 300, 1_500  # of the order; when they are used up it is read anew
+REFUNDS_AHEAD, PHOTOS_AHEAD = 300, 1_500  # of the order; when they are used up more is read
 OTHERS_SHOWN = 12  # photos of a refund beside those that wait
 
 # Contradictions and what is no product first, then the least sure. The order of REASONS is the order of the queue.
@@ -128,6 +128,11 @@ class Order:
         """Photos in all."""
         return sum(self.by_night.values())
 
+    @property
+    def whole(self) -> bool:
+        """Whether ``refunds`` has every photo that waits."""
+        return sum(len(photos) for photos in self.refunds) >= self.waiting
+
     def counted_reasons(self) -> list[tuple[ReviewReason, int]]:
         """`by_reason` in the order of the queue, those without photos included."""
         return [(reason, self.by_reason.get(reason, 0)) for reason in REASONS]
@@ -207,14 +212,14 @@ class Orders:
             return kept
 
 
-def read_order(database: Database, queue: Queue, *, now: datetime) -> Order:
-    """Read a queue from the tables: everything that waits is looked at once."""
+def read_order(database: Database, queue: Queue, *, now: datetime, times: int = 1) -> Order:
+    """Read a queue from the tables: everything that waits is looked at once; ``times``: list so much more of it."""
     statement = _ORDER.format(unseen=_DRAWN if queue is Queue.AUDIT else _UNSURE)
     refunds: list[tuple[tuple[date, str], ...]] = []
     nights: dict[date, int] = {}
     reasons: dict[ReviewReason, int] = {}
     with database.connect(readonly=True) as connection, connection.cursor() as cursor:
-        cursor.execute(statement, {"refunds": REFUNDS_AHEAD, "photos": PHOTOS_AHEAD})
+        cursor.execute(statement, {"refunds": times * REFUNDS_AHEAD, "photos": times * PHOTOS_AHEAD})
         for dates, ids, run_date, place, photos in cursor.fetchall():
             if dates is not None:
                 refunds.append(tuple(zip(dates, ids, strict=True)))
