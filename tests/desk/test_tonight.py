@@ -155,7 +155,9 @@ def test_a_date_is_run_by_those_who_may_and_the_others_are_told_whom_to_ask(nigh
     assert "disabled" not in body
     body = page(nights, may_write=False)
     assert body.count("disabled") == 4  # date, button and two alerts
-    assert "ask an administrator of this Airflow for the right to edit refund_nightly" in text_of(body)
+    said = text_of(body)
+    assert "for the permission “can edit on Refund Desk” where it keeps such permissions; to run a night," in said
+    assert "for the right to edit the DAG refund_nightly." in said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from refund.desk.alert_view import alert_view, gravest_first, moment
-from refund.desk.auth import DAG_ID, Asking, airflow_root
+from refund.desk.auth import DAG_ID, DESK_VIEW, Asking, airflow_root
 from refund.desk.dates import asked_date
 from refund.desk.night_calendar import WEEKDAYS, month_start, months
 from refund.desk.night_view import STATES, night_view
@@ -63,6 +63,7 @@ def tonight(
         run_date=asked_for or today - timedelta(days=1),
         dag=f"{airflow_root(request)}/dags/{DAG_ID}",
         dag_id=DAG_ID,
+        desk_view=DESK_VIEW,
         made_up=MADE_UP,
         long_date=long_date,
         short_date=short_date,
