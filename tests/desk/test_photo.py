@@ -78,6 +78,20 @@ def test_an_address_that_names_no_photo_is_refused(told: DeskWorld, path: str) -
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
 
 
+@pytest.mark.parametrize("where", ["/api/photos", "/history"])
+@pytest.mark.parametrize("day", ["20261121", "0", "1763683200", "2026-11-21T00:00:00", "2026-W47-6", "２０２６-11-21"])
+def test_a_number_or_another_way_to_write_a_date_is_not_taken_for_a_day(told: DeskWorld, where: str, day: str) -> None:
+    answer = told.sign_in("ana").get(f"{where}/{day}/{NOBODY}")
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    assert answer.json()["message"] == (
+        "path.photo_date: Value error, expected a date as YYYY-MM-DD, for example 2026-11-21"
+    )
+
+
+def test_the_day_of_undated_photos_is_one(told: DeskWorld) -> None:
+    assert told.sign_in("ana").get(f"/api/photos/1970-01-01/{NOBODY}").status_code == 404
+
+
 def test_the_page_of_a_reviewed_photo_says_who_decided_and_what_the_machine_had_said(told: DeskWorld) -> None:
     text = text_of(told, "photo 1.jpg")
     assert '<strong>Clothing</strong> <span class="badge good">Reviewed</span>' in text

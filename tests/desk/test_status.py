@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import metadata
 from threading import Event, Thread
 from typing import Any
 
@@ -15,8 +17,9 @@ import pytest
 from refund import __version__
 from refund.desk import probe as probe_module
 from refund.desk.probe import Probe, desk_probe
+from refund.desk.status import _installed
 from refund.errors import AccessDeniedError, DecoderPoolError, SettingsError
-from refund.store.database import Database
+from refund.store.database import EXPECTED_VERSION, Database
 from refund.store.objects import ObjectStore
 from refund.store.registry import Registry
 from refund.store.s3_clients import Patience
@@ -261,6 +264,21 @@ def test_info_names_limits_as_they_are_set(shared_world: World) -> None:
         "upload_timeout_s": 30.0,
         "decode_timeout_s": 5.0,
     }
+
+
+def test_info_names_the_versions_of_what_runs_here(desk: DeskWorld) -> None:
+    info = desk.sign_in(may_write=False).get("/api/info").json()
+    assert info["versions"] == {
+        "refund": __version__,
+        "python": platform.python_version(),
+        "airflow": metadata.version("apache-airflow"),
+        "litert": metadata.version("ai-edge-litert"),
+        "schema": EXPECTED_VERSION,
+    }
+
+
+def test_a_package_that_is_not_installed_has_no_version() -> None:
+    assert _installed("a-package-that-nobody-has") is None
 
 
 def test_info_names_categories_and_the_champion(desk: DeskWorld) -> None:

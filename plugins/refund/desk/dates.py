@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from refund.desk.problems import DeskError
 from refund.errors import SettingsError
 from refund.params import parse_run_date
+
+_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _iso(value: object) -> object:
+    if isinstance(value, date) or (isinstance(value, str) and _ISO_DATE.fullmatch(value)):
+        return value
+    expected = "expected a date as YYYY-MM-DD, for example 2026-11-21"
+    raise ValueError(expected)  # pydantic would take 20261121 for seconds since 1970
+
+
+IsoDate = Annotated[date, BeforeValidator(_iso)]  # of a photo's folder, so 1970-01-01, undated, is one, too
 
 
 def asked_date(text: str, *, name: str) -> date:

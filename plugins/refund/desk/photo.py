@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from refund.desk import photo_view as view
 from refund.desk.auth import Asking
+from refund.desk.dates import IsoDate
 from refund.desk.pages import render
 from refund.desk.problems import DeskError
 from refund.desk.wiring import DeskDep
@@ -29,7 +30,7 @@ from refund.store.photos import (
 
 router = APIRouter(tags=["history"])
 
-PhotoDate = Annotated[date, Path(description="Date folder that the photo lies in; 1970-01-01: undated.")]
+PhotoDate = Annotated[IsoDate, Path(description="Date folder that the photo lies in; 1970-01-01: undated.")]
 PhotoId = Annotated[UUID, Path(description="As the history names it.")]
 
 
@@ -69,7 +70,7 @@ def show(photo_date: PhotoDate, photo_id: PhotoId, desk: DeskDep, visitor: Askin
 
 
 @router.get("/history/{photo_date}/{photo_id}", include_in_schema=False)
-def page(request: Request, photo_date: date, photo_id: UUID, desk: DeskDep, visitor: Asking) -> HTMLResponse:
+def page(request: Request, photo_date: IsoDate, photo_id: UUID, desk: DeskDep, visitor: Asking) -> HTMLResponse:
     """The photo's own page."""
     story = _found(desk, photo_date, photo_id)
     return render(

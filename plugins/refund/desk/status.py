@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
 from threading import Lock
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ from refund.model.taxonomy import DEPARTMENTS, NOT_A_PRODUCT
 from refund.params import NightParams
 from refund.report.labels import category_label
 from refund.store.aliases import AliasChange
+from refund.store.database import EXPECTED_VERSION
 from refund.store.registry import ModelRow
 
 router = APIRouter(prefix="/api", tags=["status"])
@@ -111,11 +114,22 @@ class PublicCard(BaseModel):
     accuracy: float | None = Field(description="On that set; 0 to 1.")
 
 
+class Versions(BaseModel):
+    """What runs here."""
+
+    refund: str
+    python: str
+    airflow: str | None = Field(description="Null: it is not installed here, and so for litert.")
+    litert: str | None = Field(description="What runs the packaged networks.")
+    database_schema: str = Field(alias="schema", description="Of the database: the one that this code expects.")
+
+
 class Info(BaseModel):
     """What the desk takes and works with."""
 
     status: Literal["success"] = "success"
     version: str = Field(description="Of the package refund.")
+    versions: Versions
     limits: Limits
     taxonomy_version: str
     categories: list[Category]
@@ -186,6 +200,7 @@ def info(desk: DeskDep) -> Info:
         champion = None
     return Info(
         version=__version__,
+        versions=_versions(),
         limits=Limits(
             max_bytes=settings.max_bytes,
             min_side_px=settings.min_side_px,
@@ -235,6 +250,24 @@ def _parts(found: Found) -> Parts:
         for name, part in found.parts.items()
     }
     return Parts(**states)
+
+
+@cache
+def _versions() -> Versions:
+    return Versions(
+        refund=__version__,
+        python=platform.python_version(),
+        airflow=_installed("apache-airflow"),
+        litert=_installed("ai-edge-litert"),
+        schema=EXPECTED_VERSION,
+    )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @cache
