@@ -10,9 +10,13 @@ import pytest
 
 from refund.errors import ConfigurationError, ModelArtefactError
 from refund.model import fallback
+from refund.model.decide import decide
 from refund.model.fallback import extract_network, fetch_fallback
 from refund.model.labels import load_labels
 from refund.model.load import load_model
+from refund.model.taxonomy import load_taxonomy
+from refund.params import NightParams
+from refund.records import DecisionKind, ReviewReason
 
 
 def archive(folder: Path, name: str, body: bytes) -> Path:
@@ -72,3 +76,21 @@ def test_the_packaged_network_is_a_unit_of_its_own_name(fallback_model: Path) ->
         result = model.predict(pixels, 2)
         assert np.array_equal(result, model.predict(pixels, 5))
     assert result.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_plain_grey_photo_looks_like_nothing_to_the_packaged_network_and_goes_to_review(fallback_model: Path) -> None:
+    labels = load_labels()
+    with load_model(fallback_model) as model:
+        result = model.predict(np.full((1, 224, 224, 3), 128, dtype=np.uint8))
+    assert result == pytest.approx(np.full((1, 1000), 0.001))
+    (photo,) = decide(
+        result,
+        labels=labels,
+        taxonomy=load_taxonomy(labels=labels),
+        top_k=5,
+        threshold=NightParams().review_threshold,
+        declared=[None],
+    )
+    assert photo.decision.kind is DecisionKind.REVIEW
+    assert photo.decision.reasons == (ReviewReason.NOT_A_PRODUCT,)

@@ -12,6 +12,7 @@ from refund.errors import FatalRunError, LabelMismatchError, ModelArtefactError
 from refund.model import load as load_module
 from refund.model.labels import Labels
 from refund.model.load import Model, load_model
+from refund.model.runtimes.base import to_probabilities
 from tests.model.factories import make_card, make_labels
 from tests.model.tiny_litert import mean_colour_model
 
@@ -103,9 +104,29 @@ def test_a_memory_map_is_read_in_place(tmp_path: Path) -> None:
         assert np.array_equal(model.predict(mapped, 1), model.predict(pixels, 3))
 
 
-def test_a_black_photo_without_any_score_is_left_for_decide_to_refuse(tmp_path: Path) -> None:
-    with load(make_unit(tmp_path)) as model:
-        assert np.isnan(model.predict(plain((0, 0, 0)))).all()
+@pytest.mark.parametrize(
+    ("dtype", "zero_point", "card", "nothing"),
+    [
+        ("float32", 0, {"input_scale": 1 / 255}, (0, 0, 0)),
+        ("uint8", 50, {"input_scale": 1.0, "precision": "int8"}, (50, 50, 50)),
+    ],
+)
+def test_a_photo_that_looks_like_no_class_is_as_probable_in_each(
+    tmp_path: Path, dtype: str, zero_point: int, card: dict[str, Any], nothing: tuple[int, int, int]
+) -> None:
+    body = mean_colour_model(dtype=dtype, scale=1 / 256, zero_point=zero_point)
+    with load(make_unit(tmp_path, body, **card)) as model:
+        result = model.predict(plain(nothing, (200, zero_point, zero_point)))
+    assert result == pytest.approx(np.array([[1 / 3, 1 / 3, 1 / 3], [1, 0, 0]]))
+
+
+@pytest.mark.parametrize("wrong", [(np.nan, 0.0, 0.0), (np.nan,) * 3, (np.inf, 0.0, 0.0), (0.5, -0.5, 0.0)])
+@pytest.mark.parametrize("output", ["probabilities", "logits"])
+def test_values_that_are_no_scores_are_left_for_decide_to_refuse(output: str, wrong: tuple[float, ...]) -> None:
+    scores = np.array([wrong, (0.0, 0.0, 0.0)], dtype=np.float32)
+    result = to_probabilities(scores, output=output)
+    assert np.isfinite(result[0]).all() == (output == "logits" and bool(np.isfinite(wrong).all()))
+    assert result[1] == pytest.approx(np.full(3, 1 / 3))
 
 
 def test_a_failing_thread_stops_the_shard_with_its_own_error(tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ def jpeg(seed: int, *, width: int = 320, height: int = 240) -> bytes:
     return body.getvalue()
 
 
+def plain(level: int, *, width: int = 320, height: int = 240) -> bytes:
+    """A JPEG of one grey, 0 to 255."""
+    body = io.BytesIO()
+    Image.new("RGB", (width, height), (level, level, level)).save(body, "JPEG", quality=85)
+    return body.getvalue()
+
+
 def write_model(
     folder: Path,
     *,

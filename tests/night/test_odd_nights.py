@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ from refund.night.services import Services
 from refund.settings import S3Access
 from tests.conftest import Roles
 from tests.night.conftest import DAY, World, fill, new_world
-from tests.night.factories import jpeg
+from tests.night.factories import jpeg, plain
 
 FIRST, ONE_CATEGORY, OF_THREE, EMPTY, OTHER_TAXONOMY = (DAY + timedelta(days=step) for step in range(5))
 MIN_PHOTOS = 4
@@ -102,3 +103,13 @@ def test_a_model_that_gives_no_numbers_is_stopped_and_named_with_the_photo(world
     assert world.rows("SELECT count(*) FROM refund.prediction") == [(0,)]
     world.rollback()
     assert world.night("r2")["classified"] == 1  # what the text advises
+
+
+@pytest.mark.slow
+def test_a_plain_grey_photo_goes_to_review_and_stops_nobodys_night(world: World, fallback_model: Path) -> None:
+    world.promote(world.services.registry.register(fallback_model, created_by="test").model)
+    fill(world, 2)
+    grey = world.put("R-9/grey.jpg", plain(128))
+    assert world.night("r1") == {"photos": 3, "classified": 3, "rejected": 0, "unchanged": 0}
+    decided = "SELECT d.kind, d.reasons FROM refund.decision d JOIN refund.photo USING (photo_date, photo_id)"
+    assert world.rows(f"{decided} WHERE key = '{grey}'") == [("review", ["not_a_product"])]
