@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -19,12 +22,13 @@ from typing import Any
 import psutil
 import pytest
 
+from refund.desk.champion import Champion
 from refund.desk.engine import Engine
 from refund.desk.lanes import MOST_WAITING, Job, Waiting
 from refund.desk.problems import DeskError
 from refund.desk.recorder import Recorder
 from refund.desk.verdict import Verdict
-from refund.errors import DecoderPoolError, ReasonCode
+from refund.errors import DecoderPoolError, ModelArtefactError, ReasonCode
 from refund.imaging import pool as pool_module
 from refund.model.card import CARD_FILE
 from refund.store.database import Database
@@ -116,12 +120,20 @@ def test_nothing_runs_before_the_first_photo_and_nothing_after_the_end(
     assert str(caught.value) == "This server is shutting down."
 
 
-def test_no_pixel_of_a_photo_stays_in_the_decoders_file(engine: Engine) -> None:
-    verdict = one(engine, jpeg(3))
-    assert verdict.ok
-    files = [lane._pixels for lane in engine._lanes if lane._pixels is not None]
-    assert files
-    wait_until(lambda: not any(pixels.any() for pixels in files), "the pixels were wiped")
+def test_no_pixel_of_a_photo_is_left_in_the_decoders_file_when_its_verdict_is_told(engine: Engine) -> None:
+    seen: list[bool] = []
+
+    def look(_: Future[Verdict]) -> None:  # in the lane's thread, as soon as there is a verdict
+        lane = next(lane for lane in engine._lanes if lane is threading.current_thread())
+        assert lane._pixels is not None
+        seen.append(bool(lane._pixels[0].any()))
+
+    (future,) = engine.classify([(jpeg(3), 5)])
+    future.add_done_callback(look)
+    assert future.result(PATIENCE_S).ok
+    wait_until(lambda: seen, "the verdict was told")
+    assert seen == [False]
+    assert one(engine, jpeg(3)).scored == future.result().scored  # wiped after it was looked at, not before
 
 
 def test_promotions_and_rollbacks_take_effect_without_a_restart(world: World) -> None:
@@ -173,6 +185,64 @@ def test_a_champion_that_keras_runs_is_refused_and_tensorflow_stays_out(world: W
         world.rollback()
         wait_until(lambda: not refused(), "the desk served again")
     assert "tensorflow" not in sys.modules
+
+
+class Mark:
+    """Goes when the photo goes that it is on: `bytes` themselves know no weak references."""
+
+
+class Body(bytes):
+    """A photo that can be asked after."""
+
+    mark: Mark
+
+
+def test_photos_refused_for_want_of_a_model_are_let_go_and_the_refusal_does_not_grow(
+    shared_world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    why = ModelArtefactError("model tiny@2 was altered\nforged line")
+
+    def altered(_: str) -> Any:
+        raise why
+
+    alive: weakref.WeakSet[Mark] = weakref.WeakSet()
+    with engine_of(shared_world) as engine, monkeypatch.context() as patch:
+        patch.setattr(shared_world.services.registry, "resolve", altered)
+        engine._champion._look_again()
+        assert "The desk has no model it may use: model tiny@2 was altered forged line" in caplog.text
+        looked = traceback.extract_tb(why.__traceback__)
+        engine._champion._look_again_s = float("inf")
+        told: set[int] = set()
+        for _ in range(20):
+            bodies = [Body(jpeg(1)) for _ in range(4)]
+            for body in bodies:
+                body.mark = Mark()
+                alive.add(body.mark)
+            errors = [future.exception(PATIENCE_S) for future in engine.classify([(body, 1) for body in bodies])]
+            assert {(type(error), str(error)) for error in errors} == {(ModelArtefactError, str(why))}
+            assert {id(error.__cause__) for error in errors if error} == {id(why)}
+            told.update(id(error) for error in errors)
+        assert id(why) not in told
+        assert traceback.extract_tb(why.__traceback__) == looked
+        del bodies, body
+        gc.collect()
+        assert errors  # whoever keeps an error keeps no photo with it
+        assert not list(alive)
+
+
+def test_an_error_told_again_is_the_same_in_all_but_its_way(shared_world: World) -> None:
+    champion = Champion(shared_world.services, lanes=1)
+    champion._refusal = DeskError(status=503, error="model_not_served", message="No.", what_to_do="Promote.")
+    raised = []
+    for _ in range(2):
+        with pytest.raises(DeskError, match=r"^No\.$") as caught:
+            champion.current()
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
+    assert [(error.status, error.error, error.what_to_do) for error in raised] == [
+        (503, "model_not_served", "Promote.")
+    ] * 2
+    assert champion._refusal.__traceback__ is None
 
 
 def test_a_killed_decoder_is_replaced(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from refund.desk.problems import DeskError
+from refund.desk.problems import DeskError, one_line
 from refund.errors import RetriableRunError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Champion:
                 self._looked_at = time.monotonic()
                 self._looking = self._thread.submit(self._look_again)
             if self._refusal is not None:
-                raise self._refusal
+                raise _anew(self._refusal) from self._refusal
             assert self._loaded is not None  # noqa: S101  (or there is a refusal)
             return self._loaded
 
@@ -97,11 +97,11 @@ class Champion:
             if self._loaded is None or row.model != self._loaded.key:
                 loaded = self._load(row)
         except RetriableRunError as exc:
-            log.warning("The desk goes on with the model it has: %s", exc)
+            log.warning("The desk goes on with the model it has: %s", one_line(exc))
             return
         except Exception as exc:  # noqa: BLE001  (told to whoever sends a photo)
             refusal = exc
-            log.error("The desk has no model it may use: %s", exc)
+            log.error("The desk has no model it may use: %s", one_line(exc))
         with self._lock:
             self._refusal = refusal
             if loaded is not None:
@@ -128,3 +128,13 @@ class Champion:
             views=tuple(replace(model, runtimes=(runtime,)) for runtime in model.runtimes),
             taxonomy=load_taxonomy(labels=labels),
         )
+
+
+def _anew(told: Exception) -> Exception:
+    """The same error for another photo: one that is raised again and again would hold every frame that it came through.
+
+    Not by its class's signature, which is not that of ``args`` where it takes keywords.
+    """
+    fresh = type(told).__new__(type(told), *told.args)
+    fresh.__dict__.update(told.__dict__)
+    return fresh

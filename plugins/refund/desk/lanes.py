@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+import traceback
 from collections import deque
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -140,10 +141,13 @@ class Lane(Thread):
                 job.body = b""
                 self._moved_at = time.monotonic()
                 try:
-                    job.verdict.set_result(self._judge(job, facts, pixels, loaded))
+                    try:
+                        verdict = self._judge(job, facts, pixels, loaded)
+                    finally:
+                        pixels[facts.slot] = 0  # before anybody hears of it: nothing of a photo stays, not even small
+                    job.verdict.set_result(verdict)
                 except Exception as exc:  # noqa: BLE001  (told to whoever sent this photo)
                     job.verdict.set_exception(exc)
-            pixels[: len(jobs)] = 0  # nothing of a photo stays, not even small and for the moment
         except DecoderPoolError as exc:
             log.error("The decoder of %s ended: %s", self.name, one_line(exc))
             self._fail(jobs, _decoder_ended())
@@ -152,7 +156,9 @@ class Lane(Thread):
 
     def _fail(self, jobs: list[Job], exc: Exception) -> None:
         self._end_decoder()
+        traceback.clear_frames(exc.__traceback__)  # whoever keeps the error keeps where it happened, and no photo
         for job in jobs:
+            job.body = b""
             if not job.verdict.done():
                 job.verdict.set_exception(exc)
 
