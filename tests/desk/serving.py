@@ -16,9 +16,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPResponse
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.postgres import free_port
 
@@ -56,6 +58,18 @@ def serve(app: Any, *, airflow: Any = None) -> Iterator[str]:
         server.should_exit = True
         thread.join(_PATIENCE_S)
         assert not thread.is_alive(), f"uvicorn did not end within {_PATIENCE_S} s"
+
+
+@contextmanager
+def slow_post(url: str, sent: bytes, *, path: str = "/api/review/claims") -> Iterator[HTTPResponse]:
+    """The answer to a write that announces a body and sends this much of it."""
+    parts = urlsplit(url)
+    with closing(HTTPConnection(parts.hostname or "", parts.port, timeout=_PATIENCE_S)) as connection:
+        connection.putrequest("POST", parts.path + path)
+        for name, value in (("Content-Type", "application/json"), ("Content-Length", "1000"), ("X-Refund-Desk", "1")):
+            connection.putheader(name, value)
+        connection.endheaders(sent)
+        yield connection.getresponse()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from refund.desk.problems import DeskError, as_desk_error, one_line
@@ -112,8 +113,29 @@ def test_a_body_that_no_route_needs_is_refused_while_it_arrives(desk: DeskWorld)
     assert answer.json()["message"] == "Request Entity Too Large: the body has more than 262,144 bytes"
 
 
-def test_a_503_has_the_next_request_look_for_changed_connections(desk: DeskWorld) -> None:
+def test_a_body_that_is_no_json_is_malformed_as_a_form_may_be(desk: DeskWorld) -> None:
+    answer = desk.sign_in("ana").post(
+        "/api/review/decisions", content=b'{"a": ', headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["error"]) == (400, "malformed_body")
+    assert answer.json()["message"] == "The body is no JSON: Expecting value at character 6."
+
+
+def test_a_refusal_names_both_ways_to_the_right_to_write() -> None:
+    from refund.desk.auth import ASK_FOR_WRITING
+
+    assert as_desk_error(HTTPException(403)).what_to_do == ASK_FOR_WRITING
+    assert ASK_FOR_WRITING == (
+        "Ask an administrator of this Airflow for the permission “can edit on Refund Desk” where it keeps such "
+        "permissions, else for the right to edit the DAG refund_nightly."
+    )
+
+
+@pytest.mark.parametrize(("error", "doubts"), [("unavailable", True), ("busy", False)])
+def test_what_cannot_be_reached_has_the_next_request_look_for_changed_connections(
+    desk: DeskWorld, error: str, doubts: bool
+) -> None:
     assert not desk.app.state.desk._doubted
-    answer = fail(desk, DeskError(status=503, error="busy", message="Busy.", what_to_do="Wait."))
+    answer = fail(desk, DeskError(status=503, error=error, message="No.", what_to_do="Wait."))
     assert answer.status_code == 503
-    assert desk.app.state.desk._doubted
+    assert desk.app.state.desk._doubted is doubts

@@ -18,6 +18,7 @@ WRITERS = ("user", "operator", "admin")
 READING = ("GET", "HEAD", "OPTIONS")
 PAGE = {"Accept": "text/html,application/xhtml+xml"}
 OURS = {"X-Refund-Desk": "1"}
+UNREADABLE = {"no json": b"{", "too much": b" " * 300_000}
 UNKNOWN = [("GET", "/nothing"), ("GET", "/api/nothing"), ("POST", "/api/nothing"), ("PROPFIND", "/api/health")]
 
 
@@ -68,12 +69,14 @@ def desk(live_stack: LiveStack) -> Iterator[httpx.Client]:
         yield client
 
 
-def ask(desk: httpx.Client, method: str, path: str, *, cookie: str | None = None, **headers: str) -> httpx.Response:
+def ask(
+    desk: httpx.Client, method: str, path: str, *, cookie: str | None = None, sent: bytes = b"[]", **headers: str
+) -> httpx.Response:
     """One request; ``[]`` is what no route takes, so that a write that is let in does nothing."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if cookie:
         named["Cookie"] = f"_token={cookie}"
-    body = None if method in READING else b"[]"
+    body = None if method in READING else sent
     if body and "Content-Type" not in named:
         named["Content-Type"] = "application/json"
     return desk.request(method, path, content=body, headers=named)
@@ -121,6 +124,22 @@ def test_a_viewer_reads_and_writes_nothing(desk: httpx.Client, tokens: dict[str,
                 assert not turned_away(answer), (method, path, answer.text)
             else:
                 assert (answer.status_code, problem(answer)) == (403, "not_allowed"), (method, path)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("sent", UNREADABLE.values(), ids=list(UNREADABLE))
+def test_a_body_that_cannot_be_read_is_no_way_past_the_guard(
+    desk: httpx.Client, tokens: dict[str, str], sent: bytes
+) -> None:
+    for method, path in calls():
+        if method in READING:
+            continue
+        answer = ask(desk, method, path, sent=sent)
+        assert (answer.status_code, problem(answer)) == (401, "not_signed_in"), (method, path)
+        answer = ask(desk, method, path, sent=sent, Authorization=f"Bearer {tokens['viewer']}")
+        assert (answer.status_code, problem(answer)) == (403, "not_allowed"), (method, path)
+        answer = ask(desk, method, path, sent=sent, cookie=tokens["admin"])
+        assert (answer.status_code, problem(answer)) == (403, "cross_site"), (method, path)
 
 
 @pytest.mark.live

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -13,9 +12,11 @@ from starlette.concurrency import run_in_threadpool
 
 from refund import __version__
 from refund.desk import frame, problems
-from refund.desk.auth import guard, login_url
+from refund.desk.auth import admit, guard, login_url
 from refund.desk.middleware import Marked
+from refund.desk.pace import Pace
 from refund.desk.pages import error_page, wants_page
+from refund.desk.readers import Readers
 from refund.desk.routers import ROUTERS
 from refund.desk.wiring import Desk, desk_of_airflow
 
@@ -53,7 +54,9 @@ def create_app(desk: Desk | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.desk = held
-    app.add_middleware(Marked, respond=_respond)
+    app.state.pace = Pace()
+    app.state.readers = Readers()
+    app.add_middleware(Marked, respond=_respond, admit=admit)
     problems.install(app, _respond)
     for router in ROUTERS:
         app.include_router(router)
@@ -62,7 +65,7 @@ def create_app(desk: Desk | None = None) -> FastAPI:
 
 
 def _respond(request: Request, exc: problems.DeskError) -> Response:
-    if exc.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if exc.error == "unavailable":  # not where the desk is merely busy
         desk: Desk = request.app.state.desk
         desk.doubt()
     if not wants_page(request):

@@ -2,8 +2,10 @@
 
 `guard` is a dependency of the whole app, so a route that somebody adds later is closed before they think of it: without
 a login nobody gets anything, and what is not a GET takes the right to edit the DAG `DAG_ID`, or the view `DESK_VIEW`
-where Airflow keeps rights of views. A browser's cookie is sent whoever made the page that sends it; so with a cookie
-alone a write also has to carry a header that other sites cannot set without being asked first.
+where Airflow keeps rights of views. The framework would read a write's body before it asks; so `admit` asks before that
+(`refund.desk.middleware`), and the dependency finds the answer there. A browser's cookie is sent whoever made the page
+that sends it; so with a cookie alone a write also has to carry a header that other sites cannot set without being asked
+first.
 """
 
 from __future__ import annotations
@@ -19,15 +21,22 @@ from airflow.configuration import conf
 from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials
+from starlette.concurrency import run_in_threadpool
 
+from refund.desk.pace import Pace
 from refund.desk.problems import DeskError
 
 DAG_ID = "refund_nightly"
 DESK_VIEW = "Refund Desk"  # a resource of FAB's: "can edit on Refund Desk" lets clerks write here and nowhere else
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "X-Refund-Desk"  # any value
+ASK_FOR_WRITING = (
+    f"Ask an administrator of this Airflow for the permission “can edit on {DESK_VIEW}” where it keeps such "
+    f"permissions, else for the right to edit the DAG {DAG_ID}."
+)
 # The simple auth manager lets everybody into every view; others answer for views they do not know as they please.
 _KEEPS_VIEWS = "FabAuthManager"
+_FREE = ("/static/", "/pictures/")  # a page asks for dozens of these
 
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer_scheme)]
 
@@ -40,6 +49,14 @@ class Visitor:
     may_write: bool  # review, acknowledge, try photos
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Admitted:
+    """What `admit` found out about a request."""
+
+    user: Any  # Airflow's
+    visitor: Visitor
+
+
 async def signed_in(request: Request, bearer: Bearer) -> Any:
     """Airflow's user of the request: of its bearer token if it has one, else of its cookie.
 
@@ -47,6 +64,8 @@ async def signed_in(request: Request, bearer: Bearer) -> Any:
         HTTPException: 401 without a valid one. Airflow itself says 403 of a token that was altered, revoked or belongs
             to somebody who left; but nobody is signed in then, and a browser should be led to the login.
     """
+    if (admitted := _admitted(request)) is not None:
+        return admitted.user
     try:
         return await get_user(request, None, bearer)
     except HTTPException as exc:
@@ -58,17 +77,24 @@ def guard(request: Request, user: Annotated[Any, Depends(signed_in)], bearer: Be
 
     Raises:
         HTTPException: 401 without a valid login.
-        DeskError: 403 without the right, or for a write with a cookie that another site may have sent.
+        DeskError: 403 without the right, or for a write with a cookie that another site may have sent; 429, this person
+            asked too often.
     """
-    visitor = Visitor(name=user.get_name(), may_write=_may_edit(user))
-    request.state.visitor = visitor.name  # for the log
+    if (admitted := _admitted(request)) is not None:
+        return admitted.visitor
+    name = user.get_name()
+    request.state.visitor = name  # for the log
+    pace: Pace = request.app.state.pace
+    if not request.scope["path"].removeprefix(desk_root(request)).startswith(_FREE):
+        pace.take(name)
+    visitor = Visitor(name=name, may_write=_may_edit(user))
     if request.method not in READING:
         if not visitor.may_write:
             raise DeskError(
                 status=403,
                 error="not_allowed",
                 message=f"{visitor.name} may read the refund desk, but not change anything.",
-                what_to_do=f"Ask an administrator of this Airflow for the right to edit the DAG {DAG_ID}.",
+                what_to_do=ASK_FOR_WRITING,
             )
         if bearer is None:
             _check_same_site(request)
@@ -76,6 +102,25 @@ def guard(request: Request, user: Annotated[Any, Depends(signed_in)], bearer: Be
 
 
 Asking = Annotated[Visitor, Depends(guard)]
+
+
+async def admit(request: Request) -> None:
+    """Ask what `guard` asks before a byte of the body is read; the dependency then finds the answer.
+
+    Raises:
+        HTTPException, DeskError: as `guard`.
+    """
+    if guard in request.app.dependency_overrides:  # tests sign in so
+        return
+    bearer = await bearer_scheme(request)
+    user = await signed_in(request, bearer)
+    visitor = await run_in_threadpool(guard, request, user, bearer)
+    request.state.admitted = _Admitted(user=user, visitor=visitor)
+
+
+def _admitted(request: Request) -> _Admitted | None:
+    found = getattr(request.state, "admitted", None)
+    return found if isinstance(found, _Admitted) else None
 
 
 def login_url(request: Request) -> str:

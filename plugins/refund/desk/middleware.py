@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -15,7 +16,7 @@ from structlog.contextvars import bound_contextvars
 from refund.desk.problems import as_desk_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,21 +39,31 @@ _HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
 }
-# The framework reads a JSON body whole before the guard is asked. Uploads are read, and limited, by their own routes.
+# What the framework reads by itself. Uploads are read, and limited, by their own routes.
 MAX_BODY_BYTES = 256 * 1024
+BODY_TIMEOUT_S = 10.0  # until the whole of it is there
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 _UPLOADS = "/api/classify"
 
 
 class Marked:
     """ASGI middleware: sets ``request.state.request_id``, adds headers that the route did not set, logs the answer.
 
-    It also answers whatever no handler of the app did, so that a fault has the same form, headers and line as the rest,
-    and limits bodies to `MAX_BODY_BYTES`.
+    It also answers whatever no handler of the app did, so that a fault has the same form, headers and line as the rest.
+    Of a write nothing is read before ``admit`` has let it in, and then no more than `MAX_BODY_BYTES` in
+    `BODY_TIMEOUT_S`.
     """
 
-    def __init__(self, app: ASGIApp, *, respond: Callable[[Request, DeskError], Response]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        respond: Callable[[Request, DeskError], Response],
+        admit: Callable[[Request], Awaitable[None]],
+    ) -> None:
         self._app = app
         self._respond = respond
+        self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -78,6 +89,8 @@ class Marked:
 
         with bound_contextvars(request_id=request_id):  # Airflow's log shows it beside every line of this request
             try:
+                if scope["method"] not in _WITHOUT_BODY:
+                    await self._admit(Request(scope))
                 await self._app(scope, _limited(scope, receive), send_marked)
             except Exception as exc:
                 if started:  # half an answer cannot be taken back; the server cuts it off
@@ -107,14 +120,25 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
     inside = scope["path"].removeprefix(scope.get("root_path", ""))
     if inside.startswith(_UPLOADS):
         return receive
-    seen = 0
+    seen, is_whole = 0, False
+    deadline: float | None = None
 
     async def receive_limited() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, is_whole, deadline
+        if is_whole:  # what comes now is that the client went away, which may take as long as it likes
+            return await receive()
+        if deadline is None:
+            deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            detail = f"the body was not there within {BODY_TIMEOUT_S:g} s"
+            raise HTTPException(400, detail, headers={"Connection": "close"}) from None
         seen += len(message.get("body", b""))
         if seen > MAX_BODY_BYTES:
             raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES:,} bytes")
+        is_whole = not message.get("more_body", False)
         return message
 
     return receive_limited

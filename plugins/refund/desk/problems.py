@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 _TOLD = {  # of what Airflow or the framework says: our word, and what to do
     400: ("bad_request", "Correct the request; docs/api.md shows each call."),
     401: ("not_signed_in", "Log in to Airflow, or send a bearer token: POST /auth/token gives one."),
-    403: ("not_allowed", "Ask an administrator of this Airflow for the right to edit the DAG refund_nightly."),
+    403: (
+        "not_allowed",
+        "Ask an administrator of this Airflow for the permission “can edit on Refund Desk” where it keeps such "
+        "permissions, else for the right to edit the DAG refund_nightly.",
+    ),
     404: ("not_found", "Look at the address; docs/api.md lists them."),
     405: ("method_not_allowed", "Use the method that docs/api.md names for this address."),
     413: ("too_large", "Send less."),
@@ -104,6 +108,14 @@ def as_desk_error(exc: Exception) -> DeskError:
         )
     if isinstance(exc, RequestValidationError):
         found = exc.errors()[0]
+        if found["type"] == "json_invalid":
+            at, why = found["loc"][-1], found["ctx"]["error"]
+            return DeskError(
+                status=400,
+                error="malformed_body",
+                message=f"The body is no JSON: {why} at character {at}.",
+                what_to_do="Send JSON; docs/api.md shows each call.",
+            )
         place = ".".join(str(part) for part in found["loc"])
         return DeskError(
             status=422,
