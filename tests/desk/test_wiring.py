@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 
 from refund.desk.wiring import Desk
 from refund.errors import ConfigurationError
+
+PATIENCE_S = 30.0
 
 
 class Connections:
@@ -20,6 +25,10 @@ class Connections:
         self.name: str | None = "first"
         self.opened: list[str] = []
         self.closed: list[str] = []
+        self.ending: SimpleQueue[str] = SimpleQueue()
+        self.may_close = Event()
+        self.may_close.set()
+        self.refuses_to_close = False
 
     def named(self) -> str:
         if self.name is None:
@@ -31,7 +40,19 @@ class Connections:
         name = self.named()
         self.opened.append(name)
         yield SimpleNamespace(name=name)
+        self.ending.put(name)
+        assert self.may_close.wait(PATIENCE_S)
+        if self.refuses_to_close:
+            msg = "it does not let go"
+            raise OSError(msg)
         self.closed.append(name)
+
+
+def wait_for_the_end() -> None:
+    """Until what was open under connections of before is closed."""
+    for thread in threading.enumerate():
+        if thread.name == "desk-ending":
+            thread.join(PATIENCE_S)
 
 
 @pytest.fixture
@@ -69,7 +90,43 @@ def test_after_a_failure_changed_connections_open_the_stores_anew(desk: Desk, co
     assert desk.services is first  # nothing failed: requests under way keep what they have
     desk.doubt()
     assert desk.services is not first
-    assert (connections.opened, connections.closed) == (["first", "second"], ["first"])
+    assert connections.opened == ["first", "second"]
+    wait_for_the_end()
+    assert connections.closed == ["first"]
+
+
+def test_nobody_waits_for_the_end_of_what_was_open(desk: Desk, connections: Connections) -> None:
+    first = desk.services
+    connections.may_close.clear()  # as with pictures that are being fetched from a bucket that does not answer
+    connections.name = "second"
+    desk.doubt()
+    second = desk.services
+    assert second is not first
+    assert desk.services is second
+    assert connections.ending.get(timeout=PATIENCE_S) == "first"
+    closing = Thread(target=desk.close)
+    closing.start()
+    assert connections.ending.get(timeout=PATIENCE_S) == "second"
+    assert desk.services is not second  # also while the server waits for the end
+    assert closing.is_alive()
+    assert connections.closed == []
+    connections.may_close.set()
+    closing.join(PATIENCE_S)
+    wait_for_the_end()
+    assert sorted(connections.closed) == ["first", "second"]
+
+
+def test_what_cannot_be_closed_is_told_in_the_log_alone(
+    desk: Desk, connections: Connections, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert desk.services
+    connections.refuses_to_close = True
+    connections.name = "second"
+    desk.doubt()
+    assert desk.services.name == "second"
+    wait_for_the_end()
+    assert "What the desk had open under connections of before could not be closed" in caplog.text
+    assert "it does not let go" in caplog.text
 
 
 def test_after_a_failure_the_same_connections_leave_the_stores_open(desk: Desk, connections: Connections) -> None:

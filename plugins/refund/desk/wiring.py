@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from refund.desk.engine import Engine
     from refund.desk.pictures import Pictures
     from refund.night.services import Services
+
+log = logging.getLogger(__name__)
 
 
 class Desk:
@@ -80,21 +83,32 @@ class Desk:
     def close(self) -> None:
         """End what was started; a request that comes after starts it anew."""
         with self._lock:
-            self._end()
+            old = self._let_go()
+        old.close()
 
     def _opened(self) -> Services:
         if self._services is not None and self._doubted:
             if self._named_by() != self._names:
-                self._end()
+                # It may wait for a bucket that does not answer, and whoever asks now waits for none of that.
+                Thread(target=_end, args=(self._let_go(),), name="desk-ending", daemon=True).start()
             self._doubted = False
         if self._services is None:
             self._names = self._named_by()
             self._services = self._stack.enter_context(self._open_them())
         return self._services
 
-    def _end(self) -> None:
+    def _let_go(self) -> ExitStack:
+        """All that was opened, for the caller to close without the lock: what is asked for next is opened anew."""
         self._services = self._engine = self._pictures = None
-        self._stack.close()
+        old, self._stack = self._stack, ExitStack()
+        return old
+
+
+def _end(old: ExitStack) -> None:
+    try:
+        old.close()
+    except Exception:
+        log.exception("What the desk had open under connections of before could not be closed")
 
 
 def desk_of_airflow() -> Desk:
