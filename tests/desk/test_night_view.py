@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from refund.desk.night_calendar import month_start, months, short_count
 from refund.desk.night_view import night_view
 from refund.records import Reconciliation
@@ -75,6 +77,13 @@ def test_a_report_gives_the_sentence_and_one_of_a_newer_release_is_passed_over()
     assert newer.has_report, "its page can be shown all the same"
     assert newer.sentence == "The night of Saturday 21 November 2026 is published. Its report is not there yet."
     assert [card.value for card in newer.cards] == ["3", "2", "0", "1"]
+
+
+def test_what_a_report_says_that_cannot_be_read_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    view(night(run()), report={**shifted_night().to_dict(), "\nforged line": 1, "schema_version": "9\nforged line"})
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "refund.desk.night_view"]
+    assert said.startswith("the figures of a report cannot be read: ")
+    assert "\n" not in said
 
 
 def test_counts_that_do_not_add_up_are_told() -> None:

@@ -9,6 +9,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from refund.desk.alert_view import moment
+from refund.desk.problems import one_line
 from refund.monitor.drift import MEASURES, DriftResult, DriftStatus
 from refund.report.figures import ReportFigures
 from refund.report.labels import (
@@ -140,7 +141,7 @@ def _figures(report: Mapping[str, Any] | None) -> ReportFigures | None:
     try:
         return ReportFigures.from_dict(report)
     except (ValueError, KeyError, TypeError) as exc:  # of a newer release: the page itself still says everything
-        log.warning("the figures of a report cannot be read: %s: %s", type(exc).__name__, exc)
+        log.warning("the figures of a report cannot be read: %s: %s", type(exc).__name__, one_line(exc))
         return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from refund.desk.problems import DeskError
+from refund.desk.problems import DeskError, one_line
 from refund.errors import DecoderPoolError, ReasonCode, RejectedPhotoError, StagingMissingError
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ class PictureDecoder:
         try:
             return self._try(body)
         except _BROKEN as exc:
-            log.warning("The interpreter that decodes pictures is started again: %s", exc)
+            log.warning("The interpreter that decodes pictures is started again: %s", one_line(exc))
         try:
             return self._try(body)
         except _BROKEN as exc:
-            log.error("No picture can be decoded: %s", exc)
+            log.error("No picture can be decoded: %s", one_line(exc))
             raise unavailable(message="The interpreter that decodes pictures cannot run.") from exc
 
     def _try(self, body: bytes) -> tuple[PhotoFacts, NDArray[np.uint8]]:
