@@ -11,6 +11,7 @@ from starlette.routing import Match
 
 from refund.desk.auth import READING, Asking, desk_root
 from refund.desk.pages import STATIC, render
+from refund.report.labels import visible
 
 router = APIRouter()
 unknown_router = APIRouter()
@@ -43,7 +44,13 @@ def of_dag(request: Request, dag_id: str, visitor: Asking) -> HTMLResponse | Red
     """What the tab on a DAG shows. Airflow puts it on every DAG, so for others than ours it says where to look."""
     if dag_id in OUR_DAGS:
         return RedirectResponse(f"{desk_root(request)}/tonight", status_code=303)
-    return render(request, "other_dag.html.j2", title="Not a DAG of the refund night", visitor=visitor, dag_id=dag_id)
+    return render(
+        request,
+        "other_dag.html.j2",
+        title="Not a DAG of the refund night",
+        visitor=visitor,
+        dag_id=visible(dag_id, limit=250),
+    )
 
 
 # Without methods a route takes any. Without this one, anonymous visitors could tell which addresses there are.
