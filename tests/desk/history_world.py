@@ -56,13 +56,13 @@ def try_by_hand(world: World) -> None:
     seen = [{"class_id": "n04120489", "class_name": "running shoe", "confidence": 0.81, "category": "shoes"}]
     with world.services.database.connect() as connection, connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, status, model, "
+            "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, outcome, model, "
             "taxonomy_version, category, category_score, decision, predictions) VALUES "
             "(now(), 'ana', 'r1', %s, 1000, 'classified', 'tiny@1', 't1', 'shoes', 0.93, 'auto', %s)",
             (HOSTILE, json.dumps(seen)),
         )
         cursor.execute(
-            "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, status, reason, detail) VALUES "
+            "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, outcome, reason, detail) VALUES "
             "(now(), 'bob', 'r2', 'notes.pdf', 10, 'rejected', 'not_an_image', 'a PDF')"
         )
 

@@ -45,7 +45,7 @@ def trials_of(world: World, answer: Any) -> list[tuple[Any, ...]]:
     """All but time and number, by number."""
     request_id = answer.headers["x-request-id"]
     return world.rows(
-        "SELECT tried_by, filename, status, reason, category, decision, model, kept_key FROM refund.trial "
+        "SELECT tried_by, filename, outcome, reason, category, decision, model, kept_key FROM refund.trial "
         f"WHERE request_id = '{request_id}' ORDER BY trial_id"
     )
 

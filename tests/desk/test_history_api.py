@@ -28,7 +28,7 @@ def desk(shared_world: World) -> Iterator[DeskWorld]:
     shared_world.night("run-1")
     with Database(shared_world.roles.app).connect() as connection, connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, status, reason) "
+            "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, outcome, reason) "
             "VALUES ('2026-11-21 12:00Z', 'ana', 'q', %s, 9, 'rejected', 'corrupt')",
             ("=1+1.jpg",),
         )

@@ -40,7 +40,7 @@ def known(database: Roles) -> Database:
     with Database(database.app).connect() as connection, connection.cursor() as cursor:
         for minute, (name, reason) in enumerate((("a.jpg", None), (f"{HOSTILE}.png", None), ("c.gif", "corrupt"))):
             cursor.execute(
-                "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, status, reason, model, "
+                "INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, outcome, reason, model, "
                 "category, category_score, decision, predictions) VALUES (%s, 'ana', 'q', %s, 9, %s, %s, %s, %s, %s, "
                 "%s, %s)",
                 (datetime(2026, 11, 21, 23, 57 + minute, tzinfo=UTC), name, "rejected", reason, None, None, None, None,

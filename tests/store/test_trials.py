@@ -26,7 +26,7 @@ TRIAL = Trial(
     image_format="JPEG",
     width_px=40,
     height_px=30,
-    status="classified",
+    outcome="classified",
     model="tiny@1",
     taxonomy_version="2-abc",
     category="kitchen_dining",
@@ -36,7 +36,7 @@ TRIAL = Trial(
     elapsed_ms=12.5,
 )
 REJECTED = Trial(
-    at=AT, tried_by="ana", request_id="abc", filename="x", size_bytes=1, status="rejected", reason="corrupt"
+    at=AT, tried_by="ana", request_id="abc", filename="x", size_bytes=1, outcome="rejected", reason="corrupt"
 )
 
 
@@ -63,7 +63,7 @@ def drop_connections(roles: Roles) -> None:
 def test_trials_are_written_in_order_and_numbered(trials: Trials, roles: Roles) -> None:
     first, second = trials.add([TRIAL, REJECTED])
     assert trials.add([replace(TRIAL, filename="later.jpg")])[0] > second > first
-    found = rows(roles, "SELECT trial_id, filename, status, reason FROM refund.trial ORDER BY trial_id")
+    found = rows(roles, "SELECT trial_id, filename, outcome, reason FROM refund.trial ORDER BY trial_id")
     assert found[:2] == [(first, "cup.jpg", "classified", None), (second, "x", "rejected", "corrupt")]
     (row,) = rows(roles, "SELECT at, predictions, review_reasons, decision FROM reporting.trials LIMIT 1")
     assert row == (AT, PREDICTIONS, [], "auto")

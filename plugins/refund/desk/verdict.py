@@ -87,7 +87,7 @@ class Verdict:
             image_format=facts.image_format,
             width_px=facts.width_px,
             height_px=facts.height_px,
-            status="classified" if decision else "rejected",
+            outcome="classified" if decision else "rejected",
             reason=facts.reason.value if facts.reason else None,
             detail=facts.detail,
             model=self.model,

@@ -117,13 +117,12 @@ WHERE t.at >= %(date_from)s::date AND t.at < %(date_to)s::date + 1 {conditions}
 _TRIAL_CONDITIONS = {
     "category": "AND t.category = %(category)s",
     "decision": "AND t.decision = %(decision)s",
-    "outcome": "AND t.status = %(outcome)s",
+    "outcome": "AND t.outcome = %(outcome)s",
     "model": "AND t.model = %(model)s",
     "text": "AND t.filename ILIKE %(text)s",
     "tried_by": "AND t.tried_by = %(tried_by)s",
 }
 _TRIAL_VALUES = {
-    "outcome": "t.status AS outcome",
     "class_id": "t.predictions #>> '{0,class_id}'",
     "class_name": "t.predictions #>> '{0,class_name}'",
     "confidence": "(t.predictions #>> '{0,confidence}')::double precision AS confidence",
@@ -134,7 +133,7 @@ TRIALS = (
     .replace("{source}", _TRIALS)
 )  # fmt: skip
 TRIAL_COUNTS = _COUNTS.format(
-    values="t.status AS outcome, t.decision, t.category, t.model, t.at::date AS day, "
+    values="t.outcome, t.decision, t.category, t.model, t.at::date AS day, "
     "(t.predictions #>> '{0,confidence}')::double precision AS confidence, t.category_score AS score",
     source=_TRIALS,
 )

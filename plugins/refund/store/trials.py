@@ -21,10 +21,10 @@ MAX_NAME_CHARS = 255
 
 INSERT_TRIAL = """
 INSERT INTO refund.trial (at, tried_by, request_id, filename, size_bytes, sha256, image_format, width_px, height_px,
-  status, reason, detail, model, taxonomy_version, category, category_score, decision, review_reasons, predictions,
+  outcome, reason, detail, model, taxonomy_version, category, category_score, decision, review_reasons, predictions,
   elapsed_ms, kept_key)
 VALUES (%(at)s, %(tried_by)s, %(request_id)s, %(filename)s, %(size_bytes)s, %(sha256)s, %(image_format)s, %(width_px)s,
-  %(height_px)s, %(status)s, %(reason)s, %(detail)s, %(model)s, %(taxonomy_version)s, %(category)s, %(category_score)s,
+  %(height_px)s, %(outcome)s, %(reason)s, %(detail)s, %(model)s, %(taxonomy_version)s, %(category)s, %(category_score)s,
   %(decision)s, %(review_reasons)s, %(predictions)s, %(elapsed_ms)s, %(kept_key)s)
 RETURNING trial_id
 """
@@ -43,7 +43,7 @@ class Trial:
     image_format: str | None = None
     width_px: int | None = None
     height_px: int | None = None
-    status: str  # classified | rejected
+    outcome: str  # classified | rejected
     reason: str | None = None
     detail: str | None = None
     model: str | None = None

@@ -11,7 +11,7 @@ CREATE TABLE refund.trial (
   image_format      text,
   width_px          integer,
   height_px         integer,
-  status            text NOT NULL CHECK (status IN ('classified', 'rejected')),
+  outcome           text NOT NULL CHECK (outcome IN ('classified', 'rejected')),
   reason            text,
   detail            text,
   model             text,
@@ -23,8 +23,8 @@ CREATE TABLE refund.trial (
   predictions       jsonb NOT NULL DEFAULT '[]',
   elapsed_ms        double precision,
   kept_key          text,
-  CHECK ((status = 'rejected') = (reason IS NOT NULL)),
-  CHECK ((status = 'classified') = (category IS NOT NULL AND decision IS NOT NULL AND model IS NOT NULL))
+  CHECK ((outcome = 'rejected') = (reason IS NOT NULL)),
+  CHECK ((outcome = 'classified') = (category IS NOT NULL AND decision IS NOT NULL AND model IS NOT NULL))
 );
 CREATE INDEX trial_by_time ON refund.trial (at DESC, trial_id DESC);
 CREATE INDEX trial_by_person ON refund.trial (tried_by, at DESC, trial_id DESC);
@@ -39,7 +39,7 @@ COMMENT ON COLUMN refund.trial.sha256 IS 'SHA-256 of the file; null where it was
 COMMENT ON COLUMN refund.trial.image_format IS 'Format by content.';
 COMMENT ON COLUMN refund.trial.width_px IS 'Width, pixels.';
 COMMENT ON COLUMN refund.trial.height_px IS 'Height, pixels.';
-COMMENT ON COLUMN refund.trial.status IS 'classified or rejected.';
+COMMENT ON COLUMN refund.trial.outcome IS 'classified or rejected.';
 COMMENT ON COLUMN refund.trial.reason IS 'Reason code, for rejected photos.';
 COMMENT ON COLUMN refund.trial.detail IS 'What was seen, for rejected photos.';
 COMMENT ON COLUMN refund.trial.model IS 'Model, name@version.';
@@ -82,7 +82,7 @@ CREATE INDEX review_by_person ON refund.review (reviewed_by, reviewed_at);
 GRANT DELETE ON refund.review TO refund_app;
 
 CREATE VIEW reporting.trials AS
-SELECT trial_id, at, tried_by, filename, size_bytes, image_format, width_px, height_px, status, reason, category,
+SELECT trial_id, at, tried_by, filename, size_bytes, image_format, width_px, height_px, outcome, reason, category,
        category_score, decision, review_reasons, model, taxonomy_version, predictions, elapsed_ms
 FROM refund.trial;
 COMMENT ON VIEW reporting.trials IS 'Photos that people tried by hand at the desk; no night reads them.';
@@ -94,7 +94,7 @@ COMMENT ON COLUMN reporting.trials.size_bytes IS 'Size, bytes.';
 COMMENT ON COLUMN reporting.trials.image_format IS 'Format by content.';
 COMMENT ON COLUMN reporting.trials.width_px IS 'Width, pixels.';
 COMMENT ON COLUMN reporting.trials.height_px IS 'Height, pixels.';
-COMMENT ON COLUMN reporting.trials.status IS 'classified or rejected.';
+COMMENT ON COLUMN reporting.trials.outcome IS 'classified or rejected.';
 COMMENT ON COLUMN reporting.trials.reason IS 'Reason code, for rejected photos.';
 COMMENT ON COLUMN reporting.trials.category IS 'Category decided on.';
 COMMENT ON COLUMN reporting.trials.category_score IS 'Its score, 0 to 1.';
