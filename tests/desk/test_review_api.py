@@ -189,7 +189,7 @@ def test_a_photo_that_went_to_somebody_else_says_to_whom(reviewing: Reviewing) -
     assert refused.json() | {"request_id": None} == {
         "status": "error",
         "error": "claimed",
-        "message": "'ben' is looking at this photo until 12:21 UTC: your time for it had run out.",
+        "message": "'ben' is looking at this photo until 12:21 UTC: it is yours no longer.",
         "what_to_do": "Nothing was written. Go on with the next photo.",
         "request_id": None,
     }
@@ -330,3 +330,29 @@ def test_nobody_may_take_more_than_the_form_says(reviewing: Reviewing) -> None:
         answer = reviewing.ask("POST", path, body)
         assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
         assert answer.json()["message"].startswith(f"{place}: ")
+
+
+def test_a_photo_that_was_let_go_can_be_asked_for_by_its_name(reviewing: Reviewing) -> None:
+    a, b = waiting("R1", "a"), waiting("R2", "b")
+    reviewing.night(a, b)
+    reviewing.claim()
+    reviewing.ask("POST", "release", {})
+    name = {"photo_date": "2026-11-21", "photo_id": b.photo_id}
+    assert [refund["refund_id"] for refund in reviewing.claim(photo=name)["refunds"]] == ["R2"]
+    reviewing.ask("POST", "release", {})
+    reviewing.claim(by="ben", photo=name)
+    refused = reviewing.ask("POST", "claims", {"photo": name})
+    assert (refused.status_code, refused.json()["error"]) == (409, "claimed")
+    refused = reviewing.ask("POST", "claims", {"photo": {**name, "photo_date": "2026-11-20"}})
+    assert (refused.status_code, refused.json()["error"]) == (404, "unknown_photo")
+
+
+@pytest.mark.parametrize("day", [1_795_219_200, 0, True, "1795219200", "2026-11-21T00:00:00", "20261121", None])
+def test_a_date_is_text_as_iso_has_it(reviewing: Reviewing, day: Any) -> None:
+    name = {"photo_date": day, "photo_id": Photo(key="a").photo_id}
+    for path, body in (("claims", {"photo": name}), ("decisions", {**name, "category": "shoes"})):
+        refused = reviewing.ask("POST", path, body)
+        assert refused.status_code == 422
+        assert refused.json()["message"].endswith(
+            "photo_date: Value error, expected a date as text, such as 2026-11-21"
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from refund.desk.auth import Asking, Visitor
 from refund.desk.problems import DeskError
@@ -25,16 +26,24 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/api/review", tags=["review"])
 
-MOST_PASSED_OVER = 500
+MOST_PASSED_OVER = 2_000  # of one page's life; the page forgets those before, see review-line.js
 NOTE_CHARS = 1_000
 LARGEST_ID = 2**63 - 1  # of a bigint
+_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _UNKNOWN = frozenset({"unknown_photo", "unknown_review"})
+
+
+def _iso(value: object) -> object:
+    if isinstance(value, date) or (isinstance(value, str) and _ISO_DATE.fullmatch(value)):
+        return value
+    expected = "expected a date as text, such as 2026-11-21"
+    raise ValueError(expected)  # pydantic would take a number for seconds since 1970
 
 
 class PhotoName(BaseModel):
     """Which photo."""
 
-    photo_date: date
+    photo_date: Annotated[date, BeforeValidator(_iso)]
     photo_id: UUID
 
 
@@ -107,7 +116,12 @@ class ClaimBody(BaseModel):
     queue: Queue = Queue.REVIEW
     also: int = Field(default=0, ge=0, le=2, description="Refunds to hold beyond the one before you.")
     passed_over: list[UUID] = Field(
-        default_factory=list, max_length=MOST_PASSED_OVER, description="Photos that you do not want to be given."
+        default_factory=list,
+        max_length=MOST_PASSED_OVER,
+        description="Photos that you do not want; those that you hold are let go.",
+    )
+    photo: PhotoName | None = Field(
+        default=None, description="A photo to hold first, by its name: one that you let go and want back."
     )
 
 
@@ -198,15 +212,21 @@ def _orders(request: Request, desk: DeskDep) -> Orders:
 OrdersDep = Annotated[Orders, Depends(_orders)]
 
 
-@router.post("/claims", summary="Take photos to review", responses=problems(422, 503))
+@router.post("/claims", summary="Take photos to review", responses=problems(404, 409, 422, 503))
 def claims(body: ClaimBody, desk: DeskDep, orders: OrdersDep, visitor: Asking) -> Claims:
     """What you hold, then the next refunds of the queue, held for you for ten minutes from your last sign of life.
 
     Contradictions of what the customer declared come first, then what shows no product, then the rest; in each the
     least sure first. Photos of a refund come together, at most ten at once. Nobody is given a photo, or another photo
-    of its refund, that somebody else holds.
+    of its refund, that somebody else holds: 409 where that is so of the one you name.
     """
     now = desk.services.now()
+    if body.photo is not None:
+        try:
+            photo_date, photo_id = body.photo.photo_date, str(body.photo.photo_id)
+            review_claims.hold(orders.database, photo_date=photo_date, photo_id=photo_id, by=visitor.name, at=now)
+        except ReviewConflictError as exc:
+            raise _refused(exc) from exc
     passed_over = [str(photo_id) for photo_id in body.passed_over]
     held = claim_photos(
         orders, queue=body.queue, by=visitor.name, at=now, wanted=1 + body.also, passed_over=passed_over

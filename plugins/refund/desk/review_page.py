@@ -8,12 +8,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from refund.desk import review
-from refund.desk.auth import DAG_ID, Asking
+from refund.desk.auth import DAG_ID, DESK_VIEW, Asking
 from refund.desk.pages import render
 from refund.desk.wiring import DeskDep
 from refund.model.taxonomy import DEPARTMENTS, NOT_A_PRODUCT
 from refund.records import ReviewReason
 from refund.report.labels import category_label
+from refund.store.review_claims import PHOTOS_AT_ONCE
 from refund.store.review_desk import Queue
 
 router = APIRouter()
@@ -81,6 +82,7 @@ def page(request: Request, desk: DeskDep, orders: review.OrdersDep, visitor: Ask
         reasons=[(_REASONS[found.reason], found.photos) for found in waits.by_reason],
         words=words(queue),
         dag_id=DAG_ID,
+        desk_view=DESK_VIEW,
     )
 
 
@@ -90,6 +92,8 @@ def words(queue: Queue) -> dict[str, Any]:
     return {
         "queue": queue.value,
         "not_a_product": NOT_A_PRODUCT,
+        "most_passed_over": review.MOST_PASSED_OVER,
+        "photos_at_once": PHOTOS_AT_ONCE,
         "categories": [
             {"name": name, "label": label, "letter": LETTERS[name]}
             for label, name in [*named, (category_label(NOT_A_PRODUCT), NOT_A_PRODUCT)]

@@ -220,7 +220,7 @@ def _claim(
         ]
         if listed:
             days, ids, refunds = (list(column) for column in zip(*listed, strict=True))
-            more = {"dates": days, "ids": ids, "refunds": refunds, "days": sorted(set(days))}
+            more: dict[str, Any] = {"dates": days, "ids": ids, "refunds": refunds, "days": sorted(set(days))}
             more |= {"wanted": max(0, wanted - len(held)), "most": PHOTOS_AT_ONCE}
             cursor.execute(TAKE, {**values, **more, "held_days": sorted({day for day, _ in found})})
             taken = {day for (day,) in cursor.fetchall()}

@@ -7,8 +7,8 @@ const reviewLine = (() => {
   const PICTURES_AHEAD = 3;
   const MOST_UNDONE = 50;
 
-  // queue: "review" or "audit"; tell: { changed(), written(entry), undone(entry), ended(waiting), failed(text) }
-  function create(queue, tell) {
+  // words: { queue: "review" or "audit", most_passed_over, photos_at_once }; tell: { changed(), written(entry), undone(entry), ended(waiting), failed(text) }
+  function create(words, tell) {
     let line = []; // { photo, refund, of, number, image }; the first is before the clerk
     let past = []; // { item, category, reviewId, skipped }, the last one last
     let chain = Promise.resolve(); // one request after the other, so that the server sees what the clerk did in order
@@ -46,24 +46,32 @@ const reviewLine = (() => {
       const known = new Map(line.map((item) => [item.photo.photo_id, item]));
       const first = line[0];
       const kept = line.filter((item) => returning.has(item.photo.photo_id));
-      const held = answer.refunds.flatMap((refund) =>
-        refund.photos.map((photo, number) => {
+      const held = answer.refunds.flatMap((refund) => {
+        const seen = refund.photos.findIndex(({ photo_id: id }) => known.has(id));
+        const before = seen < 0 ? 0 : known.get(refund.photos[seen].photo_id).number - seen - 1;
+        const of = before + refund.photos.length;
+        return refund.photos.map((photo, number) => {
           const old = known.get(photo.photo_id);
-          return old ? Object.assign(old, { photo, refund }) : { photo, refund, of: refund.photos.length, number: number + 1 };
-        }),
-      );
+          return old ? Object.assign(old, { photo, refund }) : { photo, refund, of, number: before + number + 1 };
+        });
+      });
       const open = held.filter(({ photo }) => !gone.has(photo.photo_id) && !skipped.has(photo.photo_id) && !returning.has(photo.photo_id));
       line = [...kept, ...open];
-      if (line.includes(first)) line = [first, ...line.filter((item) => item !== first)];
-      else if (first) tell.failed("The photo before you went to somebody else: your time for it had run out. Here is the next one.");
+      if (line.includes(first)) { // what the clerk looks at stays, and its refund with it
+        const beside = (item) => groupOf(item.photo) === groupOf(first.photo);
+        const rest = line.filter((item) => item !== first);
+        line = [first, ...rest.filter(beside), ...rest.filter((item) => !beside(item))];
+      } else if (first) tell.failed("The photo before you went to somebody else: your time for it had run out. Here is the next one.");
     }
+
+    const claim = (more) => desk.ask("POST", "/api/review/claims", { queue: words.queue, also: AHEAD, passed_over: [...skipped], ...more }, soon());
 
     function load() {
       loading += 1;
       askedAt = line.length ? groupOf(line[0].photo) : null;
       return inTurn(async () => {
         try {
-          const answer = await desk.ask("POST", "/api/review/claims", { queue, also: AHEAD, passed_over: [...skipped].slice(-500) }, soon());
+          const answer = await claim({});
           problem = null;
           merge(answer);
           if (!line.length) tell.ended(answer.waiting);
@@ -79,7 +87,9 @@ const reviewLine = (() => {
 
     function step() {
       const next = line.length ? groupOf(line[0].photo) : null;
-      if (!line.length || (groups() <= AHEAD && next !== askedAt)) load();
+      // The rest of a large refund is asked for while some of it is held, so that nobody else is given it.
+      const cut = line.length > 0 && line[0].of >= words.photos_at_once && line.filter(({ photo }) => groupOf(photo) === next).length <= 2;
+      if (!line.length || cut || (groups() <= AHEAD && next !== askedAt)) load();
       changed();
     }
 
@@ -117,6 +127,7 @@ const reviewLine = (() => {
       const item = line.shift();
       if (!item) return;
       skipped.add(item.photo.photo_id);
+      if (skipped.size > words.most_passed_over) skipped.delete(skipped.values().next().value); // the first of them comes again
       remember({ item, category: null, reviewId: null, skipped: true });
       inTurn(() => desk.ask("POST", "/api/review/release", { photos: [named(item)] }, soon()).catch(() => {}));
       step();
@@ -130,8 +141,8 @@ const reviewLine = (() => {
       skipped.delete(id);
       line.unshift(entry.item);
       changed();
-      if (entry.skipped) return tell.undone(entry);
       returning.add(id);
+      if (entry.skipped) return takeBack(entry);
       inTurn(async () => {
         try {
           if (entry.reviewId !== null) await desk.ask("POST", "/api/review/undo", { review_id: entry.reviewId }, soon());
@@ -144,6 +155,25 @@ const reviewLine = (() => {
         } finally {
           returning.delete(id);
         }
+      });
+    }
+
+    // A photo that was skipped was let go: it is the clerk's again only if the server says so.
+    function takeBack(entry) {
+      const id = entry.item.photo.photo_id;
+      inTurn(async () => {
+        try {
+          const answer = await claim({ photo: named(entry.item) });
+          returning.delete(id);
+          merge(answer);
+          tell.undone(entry);
+        } catch (error) {
+          returning.delete(id);
+          line = line.filter((item) => item !== entry.item);
+          tell.failed(`It stays skipped. ${error.text || error.message}`);
+          if (!line.length) load();
+        }
+        changed();
       });
     }
 

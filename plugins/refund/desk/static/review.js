@@ -14,7 +14,7 @@
   let lastSign = Date.now();
 
   const view = reviewView.create(words, decide);
-  const line = reviewLine.create(words.queue, {
+  const line = reviewLine.create(words, {
     changed: render,
     written: (entry) => {
       entry.written = true;
