@@ -182,7 +182,7 @@ def test_whatever_the_body_the_login_is_asked_for_first_and_then_the_right(
 def test_a_request_counts_once_and_who_asks_too_often_waits(
     client: TestClient, desk: DeskWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desk.app.state, "pace", Pace(2))
+    monkeypatch.setitem(desk.app.state._state, "pace", Pace(2))
     for _ in range(3):  # what a page is made of does not count
         assert client.get("/static/desk.css", headers=SIGNED_IN).status_code == 200
     assert client.post("/api/nothing", headers=SIGNED_IN).status_code == 403

@@ -70,7 +70,7 @@ def desk(live_stack: LiveStack) -> Iterator[httpx.Client]:
 
 
 def ask(
-    desk: httpx.Client, method: str, path: str, *, cookie: str | None = None, sent: bytes = b"[]", **headers: str
+    desk: httpx.Client, method: str, path: str, *, cookie: str | None = None, sent: bytes | str = "[]", **headers: str
 ) -> httpx.Response:
     """One request; ``[]`` is what no route takes, so that a write that is let in does nothing."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -15,10 +16,11 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from refund.desk.dates import asked_date
 from refund.desk.problems import DeskError
+from refund.desk.readers import Readers, ReadersDep, Table
 from refund.desk.wiring import DeskDep
 from refund.errors import QueryError
-from refund.lifecycle.reviews import guarded
 from refund.model.taxonomy import DEPARTMENTS
+from refund.report.csv_table import guarded
 from refund.store import history as rows
 from refund.store.database import Database
 from refund.store.history import HistoryCounts, HistoryFilter
@@ -221,6 +223,7 @@ AskedDep = Annotated[Asked, Depends(asked)]
 def show(
     desk: DeskDep,
     asked: AskedDep,
+    readers: ReadersDep,
     page: Annotated[int, Query(ge=1, le=MOST_ROWS, description="From 1.")] = 1,
     page_size: Annotated[int, Query(ge=1, le=200, description="Photos of a page.")] = 50,
 ) -> HistoryAnswer:
@@ -236,18 +239,20 @@ def show(
             what_to_do="Narrow the dates or another filter, or take all of it: GET api/history.csv.",
         )
     read = rows.night_page if asked.source == "nights" else rows.trial_page
-    found = _in_time(
-        lambda: read(desk.services.database, asked.filter, limit=page_size, skipped=(page - 1) * page_size)
-    )
+    with readers.look():
+        found = _in_time(
+            lambda: read(desk.services.database, asked.filter, limit=page_size, skipped=(page - 1) * page_size)
+        )
     items: list[Any] = found.items
     return HistoryAnswer(**asked.as_answer(), items=items, page=page, page_size=page_size, has_more=found.has_more)
 
 
 @router.get("/api/history/statistics", summary="Count the history")
-def statistics(desk: DeskDep, asked: AskedDep) -> StatisticsAnswer:
+def statistics(desk: DeskDep, asked: AskedDep, readers: ReadersDep) -> StatisticsAnswer:
     """Photos by outcome, decision, category, model and day, and how sure the model was of them."""
     count = rows.night_counts if asked.source == "nights" else rows.trial_counts
-    counts: HistoryCounts = _in_time(lambda: count(desk.services.database, asked.filter))
+    with readers.look():
+        counts: HistoryCounts = _in_time(lambda: count(desk.services.database, asked.filter))
     return StatisticsAnswer(
         **asked.as_answer(),
         photos=counts.photos,
@@ -264,10 +269,10 @@ def statistics(desk: DeskDep, asked: AskedDep) -> StatisticsAnswer:
 @router.get(
     "/api/history.csv",
     summary="Download the history",
-    response_class=StreamingResponse,
+    response_class=StreamingResponse,  # for the schema; `Table` is one
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "One row per photo."}},
 )
-def table(desk: DeskDep, asked: AskedDep) -> StreamingResponse:
+def table(desk: DeskDep, asked: AskedDep, readers: ReadersDep) -> StreamingResponse:
     """All that the filter lets through as CSV (UTF-8, header first), in the order of the pages.
 
     A text that a spreadsheet would run as a formula gets a leading apostrophe.
@@ -275,35 +280,37 @@ def table(desk: DeskDep, asked: AskedDep) -> StreamingResponse:
     read, columns = (
         (rows.night_rows, rows.NIGHT_COLUMNS) if asked.source == "nights" else (rows.trial_rows, rows.TRIAL_COLUMNS)
     )
-    lines = _lines(read, columns, database=desk.services.database, wanted=asked.filter)
+    lines = _lines(read, columns, database=desk.services.database, wanted=asked.filter, readers=readers)
     first = _in_time(lambda: next(lines))  # what is wrong is told before a status is sent
     name = f"refund-{asked.source}-{asked.filter.date_from}-{asked.filter.date_to}.csv"
-    return StreamingResponse(
-        _one_after_another(first, lines),
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Table(_one_after_another(first, lines), source=lines, headers=headers)
 
 
 def _lines(
-    read: Callable[[Database, HistoryFilter], Iterator[dict[str, Any]]],
+    read: Callable[[Database, HistoryFilter], Generator[dict[str, Any], None, None]],
     columns: tuple[str, ...],
     *,
     database: Database,
     wanted: HistoryFilter,
-) -> Iterator[bytes]:
-    """The table some rows at a time; it begins with the mark by which Excel knows UTF-8."""
+    readers: Readers,
+) -> Generator[bytes, None, None]:
+    """The table some rows at a time; it begins with the mark by which Excel knows UTF-8.
+
+    Its end, or to close it, gives its turn and its connection back.
+    """
     buffer = io.StringIO("\ufeff")
     buffer.seek(0, io.SEEK_END)
     table = csv.writer(buffer, lineterminator="\r\n")
     table.writerow(columns)
-    for count, row in enumerate(read(database, wanted), start=1):
-        table.writerow([_cell(row[name]) for name in columns])
-        if count % _CSV_ROWS == 0:
-            yield buffer.getvalue().encode()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue().encode()
+    with readers.table(), closing(read(database, wanted)) as found:
+        for count, row in enumerate(found, start=1):
+            table.writerow([_cell(row[name]) for name in columns])
+            if count % _CSV_ROWS == 0:
+                yield buffer.getvalue().encode()
+                buffer.seek(0)
+                buffer.truncate()
+        yield buffer.getvalue().encode()
 
 
 def _one_after_another(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -312,13 +319,15 @@ def _one_after_another(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, list):
         return guarded(", ".join(value))
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
         return value.isoformat()
-    return str(value) if isinstance(value, (int, float)) else guarded(value)
+    return str(value) if isinstance(value, (int, float)) else guarded(str(value))
 
 
 def _in_time(read: Callable[[], Any]) -> Any:

@@ -7,7 +7,7 @@ want, and to sort a year for fifty rows would take seconds. Photos that were ove
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from refund.store.database import Database
 
 TIMEOUT_S = 10  # of one statement
+IDLE_S = 60  # between two: who reads a table so slowly must not keep a snapshot that nothing can be cleaned up behind
 _ROWS_AT_ONCE = 1_000
 
 NIGHT_COLUMNS = (
@@ -202,7 +203,7 @@ def night_page(database: Database, wanted: HistoryFilter, *, limit: int, skipped
         return HistoryPage(items=items, has_more=len(found) > skipped + limit)
 
 
-def night_rows(database: Database, wanted: HistoryFilter) -> Iterator[dict[str, Any]]:
+def night_rows(database: Database, wanted: HistoryFilter) -> Generator[dict[str, Any], None, None]:
     """All photos in the order of `night_page`, from one moment; no more than a night's are held at once.
 
     Raises:
@@ -241,7 +242,7 @@ def trial_page(database: Database, wanted: HistoryFilter, *, limit: int, skipped
         return HistoryPage(items=found[:limit], has_more=len(found) > limit)
 
 
-def trial_rows(database: Database, wanted: HistoryFilter) -> Iterator[dict[str, Any]]:
+def trial_rows(database: Database, wanted: HistoryFilter) -> Generator[dict[str, Any], None, None]:
     """All trials in the order of `trial_page`, from one moment.
 
     Raises:
@@ -274,6 +275,7 @@ def _reading(database: Database, *, cursor_name: str | None = None) -> Iterator[
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("SET LOCAL statement_timeout = %s", (f"{TIMEOUT_S}s",))
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = %s", (f"{IDLE_S}s",))
         with connection.cursor(cursor_name) as cursor:
             try:
                 yield cursor
