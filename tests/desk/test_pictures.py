@@ -18,6 +18,7 @@ from PIL import Image
 from refund.desk.auth import Visitor
 from refund.desk.pictures import Pictures, _Kept
 from refund.desk.problems import DeskError
+from refund.errors import ReasonCode, RejectedPhotoError
 from tests.desk.conftest import DeskWorld, desk_in
 from tests.desk.history_world import publish
 from tests.night.conftest import DAY, World
@@ -228,6 +229,29 @@ def test_without_an_interpreter_the_answer_is_to_try_again(shown: DeskWorld, mon
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert answer.json()["message"] == "The interpreter that decodes pictures cannot run."
         assert client.get(where).status_code == 200
+
+
+class TooSlow:
+    """A decoder for a moment in which the machine has too much to do."""
+
+    def picture(self, _: bytes) -> Any:
+        raise RejectedPhotoError(ReasonCode.DECODE_TIMEOUT, "decoding took longer than 10 seconds, twice")
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def test_only_verdicts_that_lie_in_the_photo_are_kept(shown: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    with desk_in(shown.world) as desk:
+        client, pictures, slow = desk.sign_in("ana"), desk.app.state.desk.pictures, TooSlow()
+        with monkeypatch.context() as patch:
+            patch.setitem(pictures._decoders, "small", slow)
+            answer = client.get(path(desk, "wide.png"))
+        assert (answer.status_code, answer.json()["error"]) == (422, "decode_timeout")
+        assert not pictures._kept._entries
+        assert client.get(path(desk, "wide.png")).status_code == 200
+        assert client.get(path(desk, "broken.jpg")).json()["error"] == "truncated"
+        assert len(pictures._kept._entries) == 2
 
 
 def test_memory_for_pictures_is_bounded_and_the_oldest_go_first() -> None:

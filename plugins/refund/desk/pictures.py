@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from itsdangerous import BadData, URLSafeSerializer
 
 from refund.desk.auth import signing_key
-from refund.desk.picture_decoder import PictureDecoder, unavailable
+from refund.desk.picture_decoder import PictureDecoder
+from refund.desk.picture_line import Key, PictureLine, Size
 from refund.desk.problems import DeskError
 from refund.errors import ReasonCode, RejectedPhotoError
 from refund.report.labels import explain_reason
@@ -25,8 +24,6 @@ from refund.report.labels import explain_reason
 if TYPE_CHECKING:
     from refund.desk.auth import Visitor
     from refund.night.services import Services
-
-Size = Literal["small", "large"]
 
 SIDES_PX: dict[Size, int] = {"small": 320, "large": 1024}  # of the longer side
 VALID_S = 600  # at least; a page that stays open longer has to be loaded again
@@ -36,7 +33,6 @@ KEPT_S = 300.0  # a photo that was deleted is not shown much longer than that
 _QUALITY: dict[Size, int] = {"small": 76, "large": 84}
 _SALT = "refund.desk.pictures"
 _STEP_S = 300  # paths made within it are the same, so that browsers find the picture they have
-_THREADS = 4  # fetching for one decoder; the server's own are few, and every page of Airflow needs them
 _VERDICT_BYTES = 1024  # counted for a photo that cannot be shown
 _GONE = frozenset({ReasonCode.VANISHED, ReasonCode.CHANGED})
 
@@ -55,12 +51,12 @@ class Pictures:
             for size, side_px in SIDES_PX.items()
         }
         self._kept = _Kept(KEPT_BYTES)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="refund-pictures")
+        self._line = PictureLine()
 
     def __enter__(self) -> Self:
         for decoder in self._decoders.values():
             self._stack.callback(decoder.close)
-        self._stack.callback(self._threads.shutdown, cancel_futures=True)
+        self._stack.callback(self._line.close)
         return self
 
     def __exit__(
@@ -85,12 +81,16 @@ class Pictures:
         return f"/pictures/{self._signer.dumps(claim)}"
 
     async def fetch(self, visitor: Visitor, token: str) -> bytes:
-        """As `jpeg`, from a coroutine: whoever waits holds no thread of the server."""
-        try:
-            work = self._threads.submit(self.jpeg, visitor, token)
-        except RuntimeError as exc:  # closed
-            raise unavailable(message="The desk is ending.") from exc
-        return await asyncio.wrap_future(work)
+        """As `jpeg`, from a coroutine: whoever waits holds no thread of the server, and who asks the same waits along.
+
+        Raises:
+            DeskError: as `jpeg`; also 503 where too many pictures are being made already, in all or for this person.
+        """
+        key = self._opened(visitor, token)
+        found = self._kept.get(key, self._services.now())
+        if found is None:
+            found = await self._line.wait(key, lambda: self._make(key), person=visitor.name)
+        return _shown(found)
 
     def jpeg(self, visitor: Visitor, token: str) -> bytes:
         """The picture that `path` named.
@@ -99,20 +99,21 @@ class Pictures:
             DeskError: 403 where the path was altered, made for somebody else or too long ago; 404 where the bucket has
                 no such version of the photo any more; 422 where it cannot be shown; 503 where nothing can be decoded.
         """
-        photo_date, photo_id, size = self._opened(visitor, token)
-        key = (photo_date, photo_id, size)
-        found = self._kept.get(key, self._services.now())
-        if found is None:
-            try:
-                found = self._decoders[size].picture(self._body(photo_date, photo_id)).jpeg
-            except RejectedPhotoError as exc:
-                found = RejectedPhotoError(exc.reason, exc.detail)  # without the frames that hold the photo's bytes
+        key = self._opened(visitor, token)
+        return _shown(self._kept.get(key, self._services.now()) or self._make(key))
+
+    def _make(self, key: Key) -> bytes | RejectedPhotoError:
+        photo_date, photo_id, size = key
+        found: bytes | RejectedPhotoError
+        try:
+            found = self._decoders[size].picture(self._body(photo_date, photo_id)).jpeg
+        except RejectedPhotoError as exc:
+            found = RejectedPhotoError(exc.reason, exc.detail)  # without the frames that hold the photo's bytes
+        if isinstance(found, bytes) or found.reason.is_final:  # another try may show what only the moment refused
             self._kept.put(key, found, self._services.now())
-        if isinstance(found, RejectedPhotoError):
-            raise _cannot_show(found)
         return found
 
-    def _opened(self, visitor: Visitor, token: str) -> tuple[date, UUID, Size]:
+    def _opened(self, visitor: Visitor, token: str) -> Key:
         try:
             day, photo_id, size, name, until = self._signer.loads(token)
             claim = date.fromisoformat(day), UUID(photo_id), size
@@ -137,7 +138,7 @@ class Pictures:
         return self._services.objects.get(photo.key, etag=photo.etag, size_bytes=photo.size_bytes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
     found: bytes | RejectedPhotoError
     at: datetime
@@ -154,9 +155,9 @@ class _Kept:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._lock = Lock()
-        self._entries: OrderedDict[tuple[date, UUID, Size], _Entry] = OrderedDict()
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
 
-    def get(self, key: tuple[date, UUID, Size], now: datetime) -> bytes | RejectedPhotoError | None:
+    def get(self, key: Key, now: datetime) -> bytes | RejectedPhotoError | None:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or (now - entry.at).total_seconds() > KEPT_S:
@@ -164,8 +165,8 @@ class _Kept:
             self._entries.move_to_end(key)
             return entry.found
 
-    def put(self, key: tuple[date, UUID, Size], found: bytes | RejectedPhotoError, now: datetime) -> None:
-        entry = _Entry(found, now)
+    def put(self, key: Key, found: bytes | RejectedPhotoError, now: datetime) -> None:
+        entry = _Entry(found=found, at=now)
         with self._lock:
             if (old := self._entries.pop(key, None)) is not None:
                 self._bytes -= old.size_bytes
@@ -183,6 +184,12 @@ class _Kept:
 
 def _refused(*, error: str, message: str) -> DeskError:
     return DeskError(status=403, error=error, message=message, what_to_do="Load the page that shows it again.")
+
+
+def _shown(found: bytes | RejectedPhotoError) -> bytes:
+    if isinstance(found, RejectedPhotoError):
+        raise _cannot_show(found)
+    return found
 
 
 def _cannot_show(rejected: RejectedPhotoError) -> DeskError:
