@@ -15,6 +15,7 @@ from refund.desk.auth import Asking
 from refund.desk.history_view import HistoryRow, night_row, trial_row
 from refund.desk.pages import render
 from refund.desk.problems import DeskError
+from refund.desk.readers import ReadersDep
 from refund.desk.wiring import DeskDep
 from refund.model.taxonomy import DEPARTMENTS
 from refund.report.labels import category_label
@@ -34,7 +35,7 @@ _MOST_CHARACTERS = {"text": 200, "refund_id": 1024, "model": 200, "category": 20
 
 
 @router.get("/history", include_in_schema=False)
-def page(request: Request, desk: DeskDep, visitor: Asking) -> HTMLResponse:
+def page(request: Request, desk: DeskDep, visitor: Asking, readers: ReadersDep) -> HTMLResponse:
     """Photos of nights, or photos that people tried."""
     given = request.query_params
     values = {name: given.get(name, "").strip() for name in (*_CHOICES, *_MOST_CHARACTERS)}
@@ -44,7 +45,7 @@ def page(request: Request, desk: DeskDep, visitor: Asking) -> HTMLResponse:
     try:
         wanted = history.asked(desk, **_arguments(values))
         values |= {"date_from": wanted.filter.date_from.isoformat(), "date_to": wanted.filter.date_to.isoformat()}
-        found = history.show(desk, wanted, page=number, page_size=PAGE_SIZE)
+        found = history.show(desk, wanted, readers, page=number, page_size=PAGE_SIZE)
     except DeskError as exc:
         problem = exc
         values |= {name: _day_or_nothing(values[name]) for name in ("date_from", "date_to")}
