@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,15 @@ import pytest
 from fastapi.routing import APIRoute
 
 from refund.desk.app import PREFIX, create_app
+from refund.desk.pictures import _GONE as GONE
 from refund.desk.problems import _TOLD as TOLD_BY_THE_FRAMEWORK
+from refund.desk.problems import rejection_status
+from refund.desk.review import _UNKNOWN as UNKNOWN
 from refund.desk.uploads import MOST_IN_A_BATCH
 from refund.desk.verdict import MAX_TOP_K
+from refund.errors import ReasonCode
 from refund.settings import Settings
+from tests.conftest import REPOSITORY
 from tests.desk.api_doc import PAGE, Call, Session, difference, documented, page_world, read_call, shortened
 from tests.night.conftest import World
 from tests.test_docs import section, table_rows
@@ -69,9 +75,47 @@ def test_the_limits_of_the_page_are_those_that_are_set() -> None:
     assert limits["time to decode one photo"].startswith(f"{settings.desk_decode_timeout_s:.0f} s")
 
 
-def test_the_page_lists_the_statuses_that_the_desk_answers() -> None:
-    listed = [int(row[0]) for row in table_rows(section(TEXT, "Limits and errors")) if row[0].isdigit()]
-    assert listed == sorted({*TOLD_BY_THE_FRAMEWORK, 409, 500} - {405})
+def test_the_page_lists_every_error_word_that_the_desk_answers_beside_its_status_and_no_other() -> None:
+    listed = set()
+    for status, _, words in (row for row in table_rows(section(TEXT, "Limits and errors")) if len(row) == 3):
+        if status.isdigit():
+            listed |= {(int(status), word) for word in re.findall(r"`([a-z_]+)`", words)}
+    answered = {(status, word) for status, (word, _) in TOLD_BY_THE_FRAMEWORK.items()}
+    answered |= {(404 if reason in GONE else rejection_status(reason), reason.value) for reason in ReasonCode}
+    answered |= {(404 if word in UNKNOWN else 409, word) for word in words_of_conflicts()}
+    answered |= set(words_of_the_code())
+    assert sorted(answered - listed) == []
+    assert sorted(listed - answered) == []
+
+
+def words_of_the_code() -> Iterator[tuple[int, str]]:
+    """Status and word of every error that the desk's code makes itself."""
+    found = 0
+    for path in sorted((REPOSITORY / "plugins/refund/desk").glob("*.py")):
+        if path.name == "probe.py":  # of its errors only the message is told, as that of a part
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {keyword.arg: literals(keyword.value) for keyword in node.keywords}
+            words = [word for word in given.get("error", ()) if isinstance(word, str)]
+            found += len(words)
+            # the one helper that makes errors of a given word, in pictures.py, refuses
+            yield from ((int(status), word) for status in given.get("status", [403]) for word in words)
+    assert found > 40
+
+
+def words_of_conflicts() -> set[str]:
+    """What the store of reviews calls what stood in the way."""
+    text = (REPOSITORY / "plugins/refund/store/review_claims.py").read_text(encoding="utf-8")
+    return set(re.findall(r'word="([a-z_]+)"', text))
+
+
+def literals(node: ast.expr) -> list[object]:
+    """The values that an expression can have, as far as they stand there."""
+    if isinstance(node, ast.IfExp):
+        return [*literals(node.body), *literals(node.orelse)]
+    return [node.value] if isinstance(node, ast.Constant) else []
 
 
 # --- the replay itself ---------------------------------------------------------------------------------------------
