@@ -95,10 +95,14 @@ def test_the_log_quotes_paths_keeps_pictures_keys_out_and_names_no_query(
         client = desk.sign_in("ana")
         client.get("/api/a%0Aforged%E2%80%AE?text=R-1234")
         client.get("/pictures/the-key-of-a-picture")
+        client.get("/pictures/the-key-of-a-picture/", follow_redirects=False)
+        client.get("/Pictures/x/the-key%0Aof-a-picture")
+        client.head("/pictures/the-key-of-a-picture")
+        client.post("/pictures/the-key-of-a-picture")
     ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("refund.desk"))
     assert r"/api/a\nforged\u202e'" in ours
     assert "R-1234" not in ours
-    assert "/pictures/{token}'" in ours
+    assert ours.count("/pictures/{token}'") == 5
     assert "the-key" not in ours
 
 

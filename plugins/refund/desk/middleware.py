@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
+_PICTURE = re.compile(r"/pictures/.+", re.IGNORECASE | re.DOTALL)
 _TAKEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # anything else might forge a line of the log
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -108,8 +109,7 @@ def _request_id(scope: Scope) -> str:
 def _log_answer(scope: Scope, *, status: int, elapsed_s: float) -> None:
     """One line; paths and names come from outside and are quoted, queries (refund ids, texts sought) stay out."""
     state = scope["state"]
-    route = getattr(scope.get("route"), "path", None)
-    path = route if route and "{token}" in route else scope["path"]  # a picture's address is a key to it
+    path = _PICTURE.sub("/pictures/{token}", scope["path"])  # its address is a key to it, also where none is served
     log.info(
         "request %s: %s %a by %a: %s in %.0f ms",
         state["request_id"], scope["method"], path, state.get("visitor", "nobody"), status, elapsed_s * 1000,
