@@ -29,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_drift(quick=given.quick, workers=given.workers, output=given.output, console=console)
     if given.desk:
         return run_desk(quick=given.quick, model=given.model, output=given.output, console=console)
+    if given.desk_start:
+        from benchmarks import desk_start
+
+        return desk_start.main(given.rounds or (2 if given.quick else desk_start.ROUNDS))
     if given.isolation:
         measured, facts = run_isolation(photos=given.photos or 500, rounds=given.rounds or 5, console=console)
         return _tell(console, given.output or results.ISOLATION_FILE, measured, facts)
@@ -193,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one)")
     parser.add_argument("--isolation", action="store_true", help="only what isolated decoding costs; needs no servers")
     parser.add_argument("--desk", action="store_true", help="only what a request to the refund desk costs")
+    parser.add_argument(
+        "--desk-start", action="store_true", help="only what the plugin costs a cold API server (7 rounds); no servers"
+    )
     parser.add_argument("--drift", action="store_true", help="only the simulation of drift; needs no servers")
     parser.add_argument("--workers", type=_count, default=1, help="processes of the simulation of drift (default 1)")
     parser.add_argument("--output", type=Path, help="JSON file to write (default: in benchmarks/results)")

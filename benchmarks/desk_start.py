@@ -1,4 +1,4 @@
-"""``python -m benchmarks.desk_start [ROUNDS]``: what the plugin costs a cold API server, in seconds and in memory.
+"""``python -m benchmarks --desk-start``: what the plugin costs a cold API server, in seconds and in memory.
 
 Each round starts two fresh interpreters, one that makes Airflow's app with the plugin and one without, in turn, so that
 other load of the machine falls on both.
@@ -31,7 +31,10 @@ print(json.dumps({"took_s": took_s, "cpu_s": cpu_s, "rss": psutil.Process().memo
 """
 
 
-def main(rounds: int = 7) -> int:
+ROUNDS = 7
+
+
+def main(rounds: int = ROUNDS) -> int:
     """Measure and show; the process's exit status."""
     console = Console()
     found: dict[str, list[dict[str, float]]] = {"without": [], "with": []}
@@ -60,7 +63,3 @@ def _one(which: str, home: str) -> dict[str, float]:
         msg = f"the app {which} the plugin was made wrongly: {done.stderr[-500:]}"
         raise RuntimeError(msg)
     return answer
-
-
-if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:2])))
