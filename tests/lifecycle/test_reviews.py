@@ -319,18 +319,20 @@ def test_the_queue_goes_out_as_csv_and_comes_back_filled_in(
         database,
         {**REVIEW, "refund_id": "=cmd"},
         {**REVIEW, "key": "@x/2026-11-21/é,\n.jpg", "day": date(1970, 1, 1)},
+        {**REVIEW, "key": "\t=x/2026-11-21/\xa0.jpg", "day": date(1970, 1, 1)},
         {},
     )
     path = tmp_path / "queue.csv"
     count = write_queue(path, services=services, audit=False, limit=None)
-    assert count >= 2
+    assert count >= 3
     text = path.read_text(encoding="utf-8-sig")
     assert "'=cmd" in text  # no formula in anybody's spreadsheet
     assert "'@x/2026" in text
+    assert "'\t=x/2026" in text
     assert take(services, path) == (0, 0, count)  # nothing is filled in yet
     assert "predicted_category" in fill_in(path, "shoes")
     assert take(services, path) == (count, 0, 0)
-    assert [row[3] for row in reviews(database, *queued)] == ["queue", "queue"]
+    assert [row[3] for row in reviews(database, *queued)] == ["queue"] * 3
     assert write_queue(tmp_path / "again.csv", services=services, audit=False, limit=None) == 0
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from refund.report.csv_table import COLUMNS, render_csv
+from refund.report.csv_table import COLUMNS, guarded, render_csv, unguarded
 from refund.report.figures import ReportFigures
 from refund.report.rows import ReasonRow
 from tests.report.factories import empty_night, hostile_night, night, shifted_night
@@ -79,6 +79,21 @@ def test_no_text_is_a_formula(start: str) -> None:
         for cell in row:
             assert not cell.lstrip().startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
     assert [row["value"][0] for row in rows(figures) if row["measure"] == "example_key"] in (["'"], ["\\"])
+
+
+@pytest.mark.parametrize(
+    "before", ["", " ", "\t", "\r", "\n", "\xa0", "\u3000", "\u2028", "\ufeff", "\u200b", "\0", " \t' \n"]
+)
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "＝", "＋", "－", "＠"])
+def test_a_guarded_text_begins_with_an_apostrophe_and_comes_back_as_it_was(before: str, start: str) -> None:
+    for text in (f"{before}{start}1", f"'{before}{start}1", f"''{before}{start}1"):
+        assert guarded(text) == f"'{text}"
+        assert unguarded(guarded(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", " ", "'", "a=1", "'a", "\ta", "\xa0", "R-1", "été.jpg"])
+def test_a_text_that_is_no_formula_stays_as_it_is(text: str) -> None:
+    assert guarded(text) == unguarded(text) == text
 
 
 def test_a_night_of_hostile_names_is_still_one_table() -> None:

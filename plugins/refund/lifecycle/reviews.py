@@ -12,7 +12,7 @@ from uuid import UUID
 
 from refund.errors import ReviewImportError, SettingsError
 from refund.model.taxonomy import DEPARTMENTS
-from refund.report.csv_table import FORMULA_STARTS
+from refund.report.csv_table import guarded, unguarded
 from refund.store.reviews import StagedReview, waiting, write_reviews
 
 if TYPE_CHECKING:
@@ -148,20 +148,10 @@ def _write_rows(file: TextIO, rows: Iterator[Sequence[object]], *, audit: bool) 
     table = csv.writer(file, lineterminator="\r\n")
     table.writerow([*queue_columns(audit=audit), *ANSWERS])
     for row in rows:
-        table.writerow([*map(guarded, row), *("" for _ in ANSWERS)])
+        cells = ("" if value is None else guarded(str(value)) for value in row)
+        table.writerow([*cells, *("" for _ in ANSWERS)])
         count += 1
     return count
-
-
-def guarded(value: object) -> str:
-    """A cell that no spreadsheet runs as a formula: a key or refund id may begin with = or @."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.lstrip(" '").startswith(FORMULA_STARTS) else text
-
-
-def _unguarded(text: str) -> str:
-    """The key that `guarded` was given; a key is otherwise taken as it is, spaces too."""
-    return text[1:] if text.startswith("'") and text.lstrip(" '").startswith(FORMULA_STARTS) else text
 
 
 def _records(file: TextIO, faults: _Faults) -> Iterator[tuple[int, dict[str, str]]]:
@@ -187,7 +177,7 @@ def _records(file: TextIO, faults: _Faults) -> Iterator[tuple[int, dict[str, str
                 faults.add(begun, f"{len(cells)} fields; expected {len(header)} as in the header")
                 continue
             values = dict(zip(header, cells, strict=True))
-            yield begun, {name: _unguarded(cell) if name == "key" else cell.strip() for name, cell in values.items()}
+            yield begun, {name: unguarded(cell) if name == "key" else cell.strip() for name, cell in values.items()}
     except csv.Error as exc:
         faults.add(line, f"no CSV from here on: {exc}; expected quotation marks in pairs")
 

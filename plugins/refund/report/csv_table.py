@@ -10,7 +10,7 @@ from refund.report.figures import ReportFigures
 from refund.report.labels import MADE_UP, visible
 
 COLUMNS = ("run_date", "run_id", "section", "name", "measure", "value")
-FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide forms count in East Asian spreadsheets
+FORMULA_STARTS = frozenset("=+-@＝＋－＠")  # the wide forms count in East Asian spreadsheets
 
 
 def render_csv(figures: ReportFigures) -> str:
@@ -18,8 +18,8 @@ def render_csv(figures: ReportFigures) -> str:
 
     ``section`` and ``name`` say what a row is about (``category``, ``shoes``), ``measure`` what is counted
     (``photos``), ``value`` holds the number or text; shares are ratios, 0 to 1, not rounded. A text that a spreadsheet
-    would run as a formula (after any spaces it starts with ``= + - @`` or their wide forms) gets a leading
-    apostrophe; numbers never do.
+    would run as a formula (after any spaces and apostrophes it starts with ``= + - @`` or their wide forms) gets a
+    leading apostrophe; numbers never do.
     """
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\r\n")
@@ -38,8 +38,26 @@ def _cell(value: str | float | bool | None) -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         return repr(value)
-    text = visible(value, limit=2_000)
-    return f"'{text}" if text.lstrip().startswith(FORMULA_STARTS) else text
+    return guarded(visible(value, limit=2_000))
+
+
+def guarded(text: str) -> str:
+    """A cell that no spreadsheet runs as a formula, for a text from outside; `unguarded` gives the text back."""
+    return f"'{text}" if _is_formula(text) else text
+
+
+def unguarded(text: str) -> str:
+    """The text that `guarded` was given."""
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Whether it begins so after whatever a spreadsheet may pass over: all kinds of spaces, marks nobody sees.
+
+    Apostrophes are passed over too. So a text that has one of its own gets another, and each comes back as it was.
+    """
+    first = next((char for char in text if char not in " '" and char.isprintable()), "")
+    return first in FORMULA_STARTS
 
 
 def _rows(figures: ReportFigures) -> Iterator[tuple[str, str, str, str | float | bool | None]]:
