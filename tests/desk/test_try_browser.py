@@ -258,7 +258,7 @@ def test_a_hostile_name_is_text(browser: Any, desk: DeskWorld, url: str) -> None
     with trying(browser, desk, url) as seen:
         page = seen.page
         choose(page, file(HOSTILE), file(TURNED, b"MZ no photo"))
-        assert page.locator("h3 bdi").all_inner_texts() == [HOSTILE, r"photo\u202egpj.exe"]
+        assert page.locator("h3 bdi").all_inner_texts() == [HOSTILE, r"photo\u{202e}gpj.exe"]
         classify(page)
         assert page.locator(".verdict").count() == 1
         assert page.locator('img[src="x"]').count() == 0

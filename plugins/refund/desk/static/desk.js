@@ -70,6 +70,10 @@ const desk = (() => {
   }
 
   const percent = (ratio, digits = 1) => `${(100 * ratio).toFixed(digits)} %`;
+  const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu;
+
+  // Text from outside as what it is: marks that nobody sees, or that turn the direction of writing, as their codes.
+  const visible = (text) => String(text).replace(UNSEEN, (mark) => `\\u{${mark.codePointAt(0).toString(16)}}`);
   const words = (name) => String(name).replaceAll("_", " ");
 
   // Airflow shows the desk in a frame that may not lead its window elsewhere, not even by target="_top". Airflow's own
@@ -83,5 +87,5 @@ const desk = (() => {
     outside.click();
   });
 
-  return { root, airflowRoot, mayWrite, DeskError, ask, say, complain, make, percent, words };
+  return { root, airflowRoot, mayWrite, DeskError, ask, say, complain, make, percent, visible, words };
 })();

@@ -2,14 +2,10 @@
 "use strict";
 
 const reviewView = (() => {
-  const { make } = desk;
+  const { make, visible } = desk;
   const NUMBERED = 9;
   const LEAST_SHOWN = 0.005; // of the score: less is no proposal
   const at = (id) => document.getElementById(id);
-  const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu;
-
-  // Text from outside, with the characters that mislead shown as what they are.
-  const visible = (text) => String(text).replace(HIDDEN, (found) => `\\u{${found.codePointAt(0).toString(16)}}`);
 
   // What is proposed for a photo: [{ key, category, from, score }]; key: what decides for it.
   function proposals(photo, words) {
@@ -118,5 +114,5 @@ const reviewView = (() => {
     };
   }
 
-  return { create, proposals, visible };
+  return { create, proposals };
 })();

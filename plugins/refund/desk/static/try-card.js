@@ -2,13 +2,9 @@
 "use strict";
 
 const tryCard = (() => {
-  const { make } = desk;
+  const { make, visible } = desk;
   const SHOWN = 5; // categories before "the other"
   const LARGEST_SHOWN_PX = 60e6; // a small file may unpack to gigabytes in the browser, too
-  const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu;
-
-  // Text from outside as what it is: marks that nobody sees, or that turn the direction of writing, as their codes.
-  const visible = (text) => String(text).replace(UNSEEN, (mark) => `\\u${mark.codePointAt(0).toString(16).padStart(4, "0")}`);
 
   function size(bytes) {
     for (const [unit, scale] of [["MB", 1e6], ["kB", 1e3]]) if (bytes >= scale) return `${(bytes / scale).toFixed(1)} ${unit}`;
@@ -146,5 +142,5 @@ const tryCard = (() => {
     return card;
   }
 
-  return { create, visible, sentence, percent, size };
+  return { create, sentence, percent, size };
 })();

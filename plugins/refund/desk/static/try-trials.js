@@ -18,7 +18,7 @@ const tryTrials = (() => {
       : make("span", { class: "badge bad" }, "rejected");
     return make("tr", {},
       cell("When", make("time", { datetime: trial.at, title: trial.at }, `${DAY.format(new Date(trial.at))} UTC`)),
-      cell("File", make("bdi", {}, tryCard.visible(trial.filename))),
+      cell("File", make("bdi", {}, desk.visible(trial.filename))),
       cell("Verdict", verdict),
       cell("Score", trial.category_score === null || trial.category_score === undefined ? none() : tryCard.percent(trial.category_score)),
       cell("Decision", badge),

@@ -61,7 +61,7 @@
     const left = files.slice(taken.length);
     if (left.length) {
       told.push(`At most ${words.max_photos} photos at once: ${count(taken.length)} of these ${files.length} taken. `
-        + `Left out, to be tried afterwards: ${left.map((file) => tryCard.visible(file.name)).join(", ")}`);
+        + `Left out, to be tried afterwards: ${left.map((file) => desk.visible(file.name)).join(", ")}`);
     }
     for (const file of taken) {
       const card = tryCard.create(file, words, remove);
