@@ -13,7 +13,7 @@ from refund.local.ports import Ports
 from refund.local.samples import write_samples
 from tests.conftest import REPOSITORY
 from tests.desk.api_doc import DATE, PAGE, Call, Session, difference, documented
-from tests.e2e.driver import Driver, make_champion
+from tests.e2e.driver import DAG, Driver, await_that, make_champion
 from tests.local.live import start, temporary_home
 from tests.postgres import free_port
 
@@ -35,9 +35,16 @@ def driver(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Driver]:
         start(home, ports=ports, dags_folder=REPOSITORY / "dags")
         made = make_champion(home, model)
         made.refund("upload", tmp_path, "--date", NIGHT)
-        made.night(NIGHT, "review_threshold=0.9")
+        made.refund("night", "--date", NIGHT, "--param", "review_threshold=0.9")
+        await_that(lambda: _published(made), within_s=400)  # not --wait: a busy machine's Airflow may miss its patience
         yield made
         made.close()
+
+
+def _published(made: Driver) -> bool:
+    runs = made.api("GET", f"{DAG}/dagRuns", params={"run_type": "manual"})["dag_runs"]
+    assert [run for run in runs if run["state"] == "failed"] == []
+    return [run["state"] for run in runs] == ["success"]
 
 
 @pytest.mark.slow
