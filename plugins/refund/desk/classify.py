@@ -21,6 +21,7 @@ from refund.desk.uploads import MOST_IN_A_BATCH, Expected, Photo, Upload, read_u
 from refund.desk.verdict import MAX_TOP_K, Verdict
 from refund.desk.wiring import Desk
 from refund.errors import RefundError, RejectedPhotoError
+from refund.params import NightParams
 from refund.records import PhotoFacts
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _RECORD_PATIENCE_S = 3.0  # Postgres may take so long over a trial before its photo is answered without a number
-_DEFAULT_TOP_K = 5
+_DEFAULT_TOP_K = NightParams().top_k
 _NOT_RECORDED = "The verdict could not be written to the history."
 _NOT_KEPT = "The photo could not be kept."
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from refund.desk.auth import DAG_ID, DESK_VIEW, Asking
 from refund.desk.pages import render
 from refund.desk.uploads import MOST_IN_A_BATCH
+from refund.desk.verdict import MAX_TOP_K
 from refund.desk.wiring import DeskDep
 from refund.errors import ReasonCode
 from refund.imaging.sniff import SUPPORTED_FORMATS
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-MAX_TOP_K = 10
 AT_ONCE = 3  # uploads: more would only queue at the server, and one person must not fill it
 
 # Why a night would put the photo before a person; the script fills in the numbers.
