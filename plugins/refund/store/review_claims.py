@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from refund.store.database import Database
 
 LOCK_KEY = 7_336_867  # pg_advisory_xact_lock
+LOCK_TIMEOUT = "5s"  # people wait, each in a thread that the server has few of
 CLAIM = timedelta(minutes=10)
 UNDO = timedelta(minutes=15)
 PHOTOS_AT_ONCE = 10  # of one refund; who asks while they hold some of them is given the next
@@ -201,7 +202,7 @@ def _claim(
 ) -> list[list[WaitingPhoto]]:
     values: dict[str, Any] = {"by": by, "at": at, "until": at + CLAIM, "audit": queue is Queue.AUDIT}
     with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        _take_turn(cursor, alone=True)
         cursor.execute(FORGET, values)
         if passed_over:
             cursor.execute(UNWANTED, {**values, "passed_over": sorted(passed_over)})
@@ -238,7 +239,7 @@ def hold(database: Database, *, photo_date: date, photo_id: str, by: str, at: da
     """
     values: dict[str, Any] = {"photo_date": photo_date, "photo_id": photo_id, "by": by, "at": at, "until": at + CLAIM}
     with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        _take_turn(cursor, alone=True)
         _hold(cursor, values)
         cursor.execute(HELD_DATES, values)
         cursor.execute(BESIDE, {**values, "held_days": sorted({day for day, _ in cursor.fetchall()})})
@@ -263,7 +264,7 @@ def decide(
     """
     values: dict[str, Any] = {"photo_date": photo_date, "photo_id": photo_id, "by": by, "at": at, "until": at + CLAIM}
     with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (LOCK_KEY,))
+        _take_turn(cursor, alone=False)
         _hold(cursor, values)
         cursor.execute(STANDING, values)
         ((waiting, audit, review_id, decided_by, decided_at, decided),) = cursor.fetchall()
@@ -293,7 +294,7 @@ def undo(database: Database, *, review_id: int, by: str, at: datetime) -> Undone
         ReviewConflictError: unknown_review; not_yours; too_late; not_newest; claimed.
     """
     with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (LOCK_KEY,))
+        _take_turn(cursor, alone=False)
         cursor.execute(REVIEW, {"review_id": review_id})
         row = cursor.fetchone()
         if row is None:
@@ -338,9 +339,15 @@ def release(database: Database, *, by: str, photos: Sequence[tuple[date, str]] |
     listed = photos or ()
     values = {"all": photos is None, "dates": [day for day, _ in listed], "ids": [photo_id for _, photo_id in listed]}
     with database.connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (LOCK_KEY,))
+        _take_turn(cursor, alone=False)
         cursor.execute(RELEASE, {**values, "by": by})
         return int(cursor.rowcount)
+
+
+def _take_turn(cursor: Any, *, alone: bool) -> None:
+    """Hold the queue's lock to the end of the transaction; who does not get it within `LOCK_TIMEOUT` is told to retry."""
+    cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+    cursor.execute(f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}(%s)", (LOCK_KEY,))
 
 
 def _hold(cursor: Any, values: dict[str, Any]) -> None:

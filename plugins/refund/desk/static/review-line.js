@@ -112,7 +112,9 @@ const reviewLine = (() => {
         } catch (error) {
           past = past.filter((other) => other !== entry);
           const lost = error.status === 404 || error.status === 409;
-          if (!lost) { // behind the photo before the clerk: what they look at must not change under their fingers
+          if (line.includes(item)) { // taken back while it was on its way
+            if (lost) line = line.filter((other) => other !== item);
+          } else if (!lost) { // behind the photo before the clerk: what they look at must not change under their fingers
             gone.delete(item.photo.photo_id);
             line.splice(1, 0, item);
           }
