@@ -121,11 +121,7 @@ def test_a_night_is_run_from_the_page_and_its_report_read(page: Any, driver: Dri
     page.fill("#run-date", NIGHT)
     page.click("#run-ask button")
     page.click("#run-yes")
-    await_that(
-        lambda: driver.sql("SELECT state FROM refund.run WHERE run_date = %s", (NIGHT,)) == [("published",)],
-        within_s=240,
-    )
-    page.goto(f"/refund/tonight?date={NIGHT}")
+    page.wait_for_url(f"**/refund/tonight?date={NIGHT}", timeout=240_000)  # the page follows the run to its end
     page.get_by_text("Adds up").wait_for()
     page.wait_for_load_state("networkidle")
     (report,) = [frame for frame in page.frames if f"/reports/{NIGHT}/page" in frame.url]
