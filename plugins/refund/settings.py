@@ -133,7 +133,10 @@ class Settings:
     )
     desk_upload_timeout_s: float = field(
         default=30.0,
-        metadata={"help": "Time for an upload to the desk to arrive, in seconds for each `max_bytes` of it begun.", "min": 1},
+        metadata={
+            "help": "Time for an upload to the desk to arrive, in seconds for each `max_bytes` of it begun.",
+            "min": 1,
+        },
     )
     desk_decode_timeout_s: float = field(
         default=5.0,
