@@ -345,7 +345,7 @@ def release(database: Database, *, by: str, photos: Sequence[tuple[date, str]] |
 
 
 def _take_turn(cursor: Any, *, alone: bool) -> None:
-    """Hold the queue's lock until the transaction ends; after `LOCK_TIMEOUT` without it people are told to try again."""
+    """Hold the queue's lock to the end of the transaction; after `LOCK_TIMEOUT` people are told to try again."""
     cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     cursor.execute(f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}(%s)", (LOCK_KEY,))
 
