@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -85,6 +86,7 @@ def _ask(operation: Any, mode: Any, statuses: Counter[int]) -> None:
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
+        assume("\n" not in unquote(case.formatted_path))  # Starlette mounts nothing there
         statuses[check(case)] += 1
 
     ask()
