@@ -66,7 +66,7 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open its thread has a running event loop, which other files must not find
 def browser() -> Iterator[Any]:
     """A headless Chromium (Playwright's `Browser`); tests that need it skip where the machine has none."""
     executable = find_chromium()

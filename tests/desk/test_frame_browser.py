@@ -30,15 +30,8 @@ def url(shared_world: World) -> Iterator[str]:
             yield address
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        (390, "dark"),
-        pytest.param(390, "light", marks=pytest.mark.slow),
-        pytest.param(1280, "light", marks=pytest.mark.slow),
-        pytest.param(1280, "dark", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (390, "light"), (1280, "light"), (1280, "dark")])
 def test_pages_fit_the_window_and_axe_finds_nothing_serious(browser: Any, url: str, width: int, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

@@ -58,6 +58,7 @@ def test_somebody_filters_opens_a_photo_and_comes_back_to_the_filtered_list(brow
         assert seen.strangers(url) == []
 
 
+@pytest.mark.slow
 def test_somebody_pages_through_by_keyboard(browser: Any, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_page, "PAGE_SIZE", 4)
     with watched(browser) as seen:
@@ -84,6 +85,7 @@ def test_the_table_is_downloaded_with_the_filters_of_the_page(browser: Any, url:
         assert [len(lines), lines[0].startswith("run_date,photo_date,photo_id,key,refund_id,")] == [4, True]
 
 
+@pytest.mark.slow
 def test_trials_ask_for_no_refund(browser: Any, url: str) -> None:
     with watched(browser) as seen:
         page = seen.page
@@ -96,6 +98,7 @@ def test_trials_ask_for_no_refund(browser: Any, url: str) -> None:
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_had_says_so(browser: Any, url: str, told: DeskWorld) -> None:
     told.world.services.objects.delete("incoming/2026-11-21/R-2/photo 6.jpg")
     told.app.state.desk.close()  # and with it the pictures in memory
@@ -106,7 +109,7 @@ def test_a_picture_that_cannot_be_had_says_so(browser: Any, url: str, told: Desk
         assert all("404" in told for told in seen.complaints)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(1280, "light", marks=pytest.mark.slow), (390, "dark")])
 def test_pages_fit_the_window_and_axe_finds_nothing_serious(
     browser: Any, url: str, told: DeskWorld, width: int, scheme: str
 ) -> None:

@@ -19,6 +19,8 @@ from tests.desk.test_alerts_api import raised
 from tests.night.conftest import World, fill
 from tests.night.factories import jpeg
 
+pytestmark = pytest.mark.slow  # many, and the tests of each part have their own hostile texts
+
 MARKUP = "<script>alert(1)</script>"
 TEXTS = ("'; DROP TABLE refund.trial; --", MARKUP, "\x00", "x" * 5000, "../../etc/passwd", "%00")
 # as they stand in an address: half of a pair of surrogates, and what is no UTF-8 at all

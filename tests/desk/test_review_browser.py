@@ -156,6 +156,7 @@ def test_ten_photos_by_keyboard_and_one_taken_back(desk: DeskWorld, browser: Any
     assert rows(desk.world.roles.app, "SELECT count(*) FROM refund.review_claim") == [(0,)], "leaving lets go"
 
 
+@pytest.mark.slow
 def test_a_skip_taken_back_is_the_clerks_again(desk: DeskWorld, browser: Any) -> None:
     desk.sign_in("ana")
     with serve(desk.app) as url, watched(browser) as seen:
@@ -181,6 +182,7 @@ def test_a_skip_taken_back_is_the_clerks_again(desk: DeskWorld, browser: Any) ->
     assert [row[:3] for row in verdicts(desk)] == [("00.jpg", "shoes", "ana")]
 
 
+@pytest.mark.slow
 def test_a_skip_that_somebody_else_was_given_stays_skipped(desk: DeskWorld, browser: Any) -> None:
     desk.sign_in("ana")
     with serve(desk.app) as url, watched(browser) as seen:
@@ -201,6 +203,7 @@ def test_a_skip_that_somebody_else_was_given_stays_skipped(desk: DeskWorld, brow
     assert verdicts(desk) == []
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_large_refund_comes_before_the_next_refund(
     desk: DeskWorld, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +228,7 @@ def test_the_rest_of_a_large_refund_comes_before_the_next_refund(
         shows(page, "Refund R-2, photo 1 of 2")
 
 
+@pytest.mark.slow
 def test_who_skips_more_than_a_request_holds_is_given_the_first_again(
     desk: DeskWorld, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +245,7 @@ def test_who_skips_more_than_a_request_holds_is_given_the_first_again(
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 def test_a_verdict_that_cannot_be_written_comes_back(desk: DeskWorld, browser: Any) -> None:
     desk.sign_in("ana")
     with serve(desk.app) as url, watched(browser) as seen:
@@ -280,6 +285,7 @@ def test_an_audit_shows_nothing_of_the_machines(desk: DeskWorld, browser: Any) -
     assert [row[1:4] for row in verdicts(desk)] == [("media", "ana", "audit")]
 
 
+@pytest.mark.slow
 def test_tab_walks_from_the_photo_over_the_proposals_to_the_list(desk: DeskWorld, browser: Any) -> None:
     desk.sign_in("ana")
     with serve(desk.app) as url, watched(browser) as seen:

@@ -53,7 +53,7 @@ def opened(seen: Watched, address: str) -> Any:
     return seen.page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_it_fits_and_asks_nobody_else_and_axe_finds_nothing_serious(browser: Any, url: str, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

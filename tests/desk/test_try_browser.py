@@ -124,6 +124,7 @@ def test_one_photo_gets_a_verdict_with_its_reasons(browser: Any, desk: DeskWorld
         assert page.locator(".preview img").evaluate("image => image.naturalWidth") == 320
 
 
+@pytest.mark.slow
 def test_the_photo_is_kept_if_the_person_asks_for_it(browser: Any, desk: DeskWorld, url: str) -> None:
     with trying(browser, desk, url) as seen:
         choose(seen.page, file(seed=4))
@@ -136,6 +137,7 @@ def test_the_photo_is_kept_if_the_person_asks_for_it(browser: Any, desk: DeskWor
         assert kept in seen.page.inner_text(".facts")
 
 
+@pytest.mark.slow
 def test_why_a_person_would_look_and_what_is_poor_about_the_photo_is_told(
     browser: Any, desk: DeskWorld, url: str
 ) -> None:
@@ -200,6 +202,7 @@ def test_files_that_cannot_be_right_are_told_before_they_are_sent(browser: Any, 
         assert not any(address.endswith("/api/classify") for address in seen.asked)
 
 
+@pytest.mark.slow
 def test_a_picture_too_large_to_unpack_is_not_shown(browser: Any, desk: DeskWorld, url: str) -> None:
     bomb = io.BytesIO()
     Image.new("1", (30_000, 3_000)).save(bomb, "PNG")
@@ -220,6 +223,7 @@ def test_a_photo_is_pasted_from_the_clipboard(browser: Any, desk: DeskWorld, url
         assert last_trial(desk, "filename, image_format, width_px") == ("image.png", "PNG", 64)
 
 
+@pytest.mark.slow
 def test_photos_are_dropped_anywhere_on_the_page(browser: Any, desk: DeskWorld, url: str) -> None:
     with trying(browser, desk, url) as seen:
         drag(seen.page, "dragenter", file())
@@ -264,6 +268,7 @@ def test_a_hostile_name_is_text(browser: Any, desk: DeskWorld, url: str) -> None
         assert page.locator('img[src="x"]').count() == 0
 
 
+@pytest.mark.slow
 def test_cancelled_photos_can_be_sent_again(browser: Any, desk: DeskWorld, url: str) -> None:
     with trying(browser, desk, url) as seen:
         page = seen.page
@@ -283,6 +288,7 @@ def test_cancelled_photos_can_be_sent_again(browser: Any, desk: DeskWorld, url: 
         assert page.locator(".verdict").count() == 5
 
 
+@pytest.mark.slow
 def test_where_the_server_asks_for_a_pause_the_photo_waits_and_is_sent_again(
     browser: Any, desk: DeskWorld, url: str
 ) -> None:

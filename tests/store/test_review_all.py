@@ -30,6 +30,7 @@ def take(roles: Roles, photo: Photo, by: str = "ana", *, at: Any = NOON) -> None
 
 
 @pytest.mark.usefixtures("short")
+@pytest.mark.slow
 def test_who_skips_more_than_is_read_at_once_is_given_what_comes_behind(roles: Roles) -> None:
     photos = [waiting(f"R{number:02}", f"{number:02}", score=number / 100) for number in range(30)]
     night(roles.app, "r1", *photos)
