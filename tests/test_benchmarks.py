@@ -75,6 +75,7 @@ def test_figures_are_short() -> None:
     assert spread_text(Spread(median=1234.5, low=0.12345, high=99.99)) == "1234 (0.123 to 100)"
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark_runs_and_keeps_its_rounds(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     output = tmp_path / "latest.json"

@@ -29,6 +29,7 @@ def fetched(fallback_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fallback, "fetch_fallback", lambda _: (fallback_model / "model.tflite").read_bytes())
 
 
+@pytest.mark.slow
 def test_a_built_unit_names_its_source_and_its_content(standin_model: Path) -> None:
     card = read_card(standin_model)
     assert re.fullmatch(r"mobilenet_v2@1\.0_224-float32-[0-9a-f]{8}", card.key)
