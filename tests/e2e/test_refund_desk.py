@@ -143,18 +143,14 @@ def test_a_batch_with_a_broken_file_costs_that_file_alone(page: Any, handed_in: 
     page.click("#go")
     cards = page.locator("#cards > li")
     assert cards.count() == 3
-    cards.nth(2).locator(".verdict").wait_for()
-    assert cards.nth(1).locator(".problem").count() == 1
-    assert cards.nth(0).locator(".verdict").count() == 1
+    for number, what in enumerate((".verdict", ".problem", ".verdict")):
+        cards.nth(number).locator(what).wait_for()
 
 
 def test_ten_photos_are_reviewed_by_keyboard_and_one_taken_back(page: Any, driver: Driver, handed_in: Path) -> None:
     def reviews() -> list[Any]:
-        return driver.sql(
-            "SELECT v.category FROM refund.review v JOIN refund.photo p USING (photo_date, photo_id) "
-            "WHERE p.photo_date = %s AND v.reviewed_by = 'clerk'",
-            (NIGHT,),
-        )
+        """Of whatever night: photos of other tests may wait as well."""
+        return driver.sql("SELECT review_id FROM refund.review WHERE reviewed_by = 'clerk'")
 
     page.goto("/refund/review")
     page.locator("#photo img").first.wait_for()
