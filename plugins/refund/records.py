@@ -170,6 +170,15 @@ class OutcomeCounts:
             )
             raise ValueError(msg)
 
+    @classmethod
+    def if_known(
+        cls, *, photos: int | None, classified: int | None, rejected: int | None, unchanged: int | None
+    ) -> OutcomeCounts | None:
+        """The counts of a run's row; None while one of them is, until the run was published or ended as a dry run."""
+        if photos is None or classified is None or rejected is None or unchanged is None:
+            return None
+        return cls(photos=photos, classified=classified, rejected=rejected, unchanged=unchanged)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciliation:

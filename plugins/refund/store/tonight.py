@@ -80,9 +80,7 @@ class NightRunRow:
     @property
     def counts(self) -> OutcomeCounts | None:
         """What became of its photos, once known."""
-        if self.photos is None or self.classified is None or self.rejected is None or self.unchanged is None:
-            return None
-        return OutcomeCounts(
+        return OutcomeCounts.if_known(
             photos=self.photos, classified=self.classified, rejected=self.rejected, unchanged=self.unchanged
         )
 
