@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
 from refund.errors import (
@@ -16,6 +19,7 @@ from refund.night.persist import persist_run
 from refund.night.services import NightRun, RunLayout
 from refund.night.validate import validate_shard
 from refund.params import NightParams
+from refund.store.staging import Staging
 from tests.night.conftest import DAY, World, fill
 
 
@@ -111,3 +115,31 @@ def test_a_dry_run_killed_after_its_end_may_be_repeated(world: World) -> None:
     world.stage(run)
     first = persist_run(run, world.services)
     assert persist_run(run, world.services) == first
+
+
+class _OvertakenStaging(Staging):
+    """Staging in which another try of the same task publishes, and clears up, just before the first file is read."""
+
+    def __init__(self, root: str, *, other_try: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._other_try: Callable[[], object] | None = other_try
+
+    def read_file(self, uri: str) -> bytes:
+        other_try, self._other_try = self._other_try, None
+        if other_try is not None:
+            other_try()
+        return super().read_file(uri)
+
+
+def test_persist_whose_files_go_because_an_unseen_try_published_has_nothing_to_do(world: World) -> None:
+    fill(world)
+    run = world.start("r1")
+    world.stage(run)
+    counts: list[dict[str, int]] = []
+    staging = _OvertakenStaging(
+        world.services.settings.staging_root, other_try=lambda: counts.append(persist_run(run, world.services))
+    )
+    second = persist_run(run, replace(world.services, staging=staging))
+    assert counts == [second]
+    assert second["classified"] == 6
+    assert world.rows("SELECT state FROM reporting.runs") == [("published",)]

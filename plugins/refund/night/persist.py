@@ -28,14 +28,31 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         StagingMissingError: a staged file is gone.
         StagingCorruptError: a staged file cannot be read, or a shard's files are of two models.
     """
-    watch = Stopwatch()
     layout = RunLayout(staging=services.staging, run_id=run.run_id)
+    if (counts := _closed_counts(run, layout, services)) is not None:
+        return asdict(counts)
+    try:
+        return asdict(_publish_staged(run, layout, services))
+    except FatalRunError:
+        # A try that Airflow no longer sees may have published, and removed what this one was reading.
+        if (counts := _closed_counts(run, layout, services)) is None:
+            raise
+        return asdict(counts)
+
+
+def _closed_counts(run: NightRun, layout: RunLayout, services: Services) -> OutcomeCounts | None:
+    """The counts of a run that is published, or was a dry run, and is only cleared up; None for any other."""
     row = services.repository.require_run(run.run_id)
-    if row.counts is not None and row.state in {"published", "dry_run"}:
-        _keep_what_was_measured(run, layout, services)  # in case a commit was not followed by this
-        services.staging.remove(layout.root)
-        log.info("This run is %s already; its rows stay as they are", row.state.replace("_", " "))
-        return asdict(row.counts)
+    if row.counts is None or row.state not in {"published", "dry_run"}:
+        return None
+    _keep_what_was_measured(run, layout, services)  # in case a commit was not followed by this
+    services.staging.remove(layout.root)
+    log.info("This run is %s already; its rows stay as they are", row.state.replace("_", " "))
+    return row.counts
+
+
+def _publish_staged(run: NightRun, layout: RunLayout, services: Services) -> OutcomeCounts:
+    watch = Stopwatch()
     if not services.staging.exists(layout.plan):
         raise StagingMissingError(uri=layout.plan)
     plan = _read(services, layout.plan, "photos", "shards", "unchanged")
@@ -76,7 +93,7 @@ def persist_run(run: NightRun, services: Services) -> dict[str, int]:
         counts.rejected,
         counts.unchanged,
     )
-    return asdict(counts)
+    return counts
 
 
 def _shard_stages(
