@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+BENCH_VENV := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -34,7 +36,7 @@ lint: $(DEV_STAMP) ## style, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(STAMP) ## measure what a night costs on this machine, and how often drift is told wrongly
+bench: $(STAMP) $(BENCH_STAMP) ## measure what a night costs on this machine, and how often drift is told wrongly
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks --drift
 
@@ -68,4 +70,10 @@ $(STAMP): requirements.txt pyproject.toml
 
 $(DEV_STAMP): $(STAMP) requirements-dev.txt
 	$(call step,installing what tests and checks need,$(PIP) install --require-hashes -r requirements-dev.txt)
+	@touch $@
+
+# What one would write instead runs in an environment of its own: neither side's libraries bend to the other's.
+$(BENCH_STAMP): benchmarks/requirements.txt | $(STAMP)
+	$(call step,making the virtual environment of the benchmark,$(BIN)/python -m venv $(BENCH_VENV))
+	$(call step,installing what the benchmark compares with (some minutes the first time),$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --no-input install --require-hashes -r benchmarks/requirements.txt)
 	@touch $@
