@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from refund.errors import ReasonCode, StagingCorruptError, StagingMissingError
-from refund.imaging.pack import PHOTOS_FILE, PIXELS_FILE, create_pixels, open_pixels, read_photos, write_photos
+from refund.imaging.pack import (
+    PHOTOS_FILE,
+    PIXELS_FILE,
+    create_pixels,
+    open_pixels,
+    read_photos,
+    release_pixels,
+    write_photos,
+)
 from refund.records import PhotoFacts, Quality, QualityLabel
 
 QUALITY = Quality(
@@ -45,6 +56,30 @@ def test_a_pack_may_be_empty(tmp_path):
     assert open_pixels(tmp_path / PIXELS_FILE).shape == (0, 224, 224, 3)
     write_photos(tmp_path / PHOTOS_FILE, [], [], [])
     assert read_photos(tmp_path / PHOTOS_FILE).num_rows == 0
+
+
+def resident_bytes(path):
+    """What this process holds of a file that it has mapped, as the kernel counts it."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        int(next(after for after in lines if after.startswith("Rss:")).split()[1]) * 1024
+        for line in lines
+        if line.endswith(str(path))
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pixels_that_were_used_can_be_let_go_of(tmp_path):
+    path = tmp_path / PIXELS_FILE
+    create_pixels(path, count=40)
+    open_pixels(path, "r+")[:] = 9
+    pixels = open_pixels(path)
+    assert int(pixels[:40].min()) == 9
+    assert resident_bytes(path) >= pixels.nbytes
+    release_pixels(pixels)
+    assert resident_bytes(path) == 0
+    assert int(pixels[20:].min()) == 9
+    release_pixels(np.zeros((0, 4, 4, 3), dtype=np.uint8))  # an empty pack has nothing to let go of
 
 
 @pytest.mark.parametrize("change", [-1, 1])

@@ -89,6 +89,19 @@ def open_pixels(path: Path, mode: Literal["r", "r+"] = "r") -> NDArray[np.uint8]
     return np.memmap(path, dtype=np.uint8, mode=mode, offset=offset, shape=shape)
 
 
+def release_pixels(pixels: NDArray[np.uint8]) -> None:
+    """Let go of the pages of `open_pixels` that were read; they are read again where they are used again.
+
+    The kernel counts pages of a mapped file as the memory of the process that touched them, so that without this a
+    task would seem to grow by as much as its pack has. Nothing is lost: a page that was written is the file's.
+    """
+    import mmap
+
+    mapped = getattr(pixels, "_mmap", None)  # numpy's own; None for the zeros of an empty pack
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def write_photos(
     path: Path, facts: Sequence[PhotoFacts], photo_ids: Sequence[str], quarantine_keys: Sequence[str | None]
 ) -> None:

@@ -56,7 +56,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
     import numpy as np
     import pyarrow.parquet as pq
 
-    from refund.imaging.pack import PHOTOS_FILE, PIXELS_FILE, open_pixels, read_photos
+    from refund.imaging.pack import PHOTOS_FILE, PIXELS_FILE, open_pixels, read_photos, release_pixels
     from refund.model.decide import decide
     from refund.model.labels import load_labels
     from refund.model.load import load_model
@@ -113,6 +113,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
                 )
                 writer.write_table(prediction_rows([photo_ids[slot] for slot in block], scored, model=model.card.key))
                 review += sum(photo.decision.kind == "review" for photo in scored)
+                release_pixels(pixels)
         key = model.card.key
         stage = {"seconds": watch.seconds, "classified": len(slots), "review": review, "model": key}
         (target / STAGE_FILE).write_bytes(dump(stage | {"latencies": Latencies.of(spent_s * 1000).to_json()}))
