@@ -184,7 +184,7 @@ def _end(process: subprocess.Popen[str], mark: str) -> None:
 
 def _descendants(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).children(recursive=True)
+        return list(psutil.Process(pid).children(recursive=True))
     return []
 
 
@@ -193,7 +193,7 @@ def _marked(mark: str) -> list[psutil.Process]:
 
     Not all of them: who changes its own title, as Ray's workers do, may write over its environment.
     """
-    found = []
+    found: list[psutil.Process] = []
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if one.environ().get(_MARK) == mark:
