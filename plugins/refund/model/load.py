@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import queue
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +23,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_ARTEFACT_BYTES = 512 * 1024 * 1024
+_AHEAD = 1  # blocks that the runtimes may be ahead of the caller; one keeps them busy while it works on the last
 _REBUILD = "restore it, or build the model again: refund model build"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predicted:
+    """What the network said of N photos; row *i* of both is photo *i*."""
+
+    probabilities: NDArray[np.float32]  # (N, C), rows adding up to 1
+    spent_s: NDArray[np.float32]  # (N,) seconds in the network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +70,29 @@ class Model:
         """
         import numpy as np
 
+        model = self if len(pixels) > batch_size else replace(self, runtimes=self.runtimes[:1])  # without threads
+        blocks = [np.arange(len(pixels))]
+        with closing(model.predict_blocks(pixels, blocks, batch_size=batch_size)) as predicted:
+            (found,) = predicted
+        if spent_s is not None:
+            spent_s[:] = found.spent_s
+        return found.probabilities
+
+    def predict_blocks(
+        self, pixels: NDArray[np.uint8], blocks: Iterable[NDArray[np.intp]], *, batch_size: int = 8
+    ) -> Generator[Predicted, None, None]:
+        """Predict block after block of the rows of ``pixels``; gives one `Predicted` per block, in order.
+
+        The runtimes work on the next block while the caller is busy with the last one given, so that no core waits for
+        another: memory holds the results of `_AHEAD` blocks besides that one, and the pixels of one batch per runtime.
+        Close it where it is not read to its end (`contextlib.closing`): no further batch is begun then, and those that
+        are under way are awaited.
+
+        Raises:
+            FatalRunError: ``pixels`` is not of the model's input shape and type, or the network failed.
+        """
+        import numpy as np
+
         expected = (self.card.input_height, self.card.input_width, 3)
         if pixels.ndim != 4 or pixels.shape[1:] != expected or pixels.dtype != np.uint8:
             msg = (
@@ -68,40 +103,63 @@ class Model:
         if batch_size < 1:
             msg = f"batch_size must be 1 or more, got {batch_size}"
             raise ValueError(msg)
-        result = np.empty((len(pixels), len(self.labels)), dtype=np.float32)
-        spent_s = np.empty(len(pixels), dtype=np.float32) if spent_s is None else spent_s
-        starts = range(0, len(pixels), batch_size)
-        if len(self.runtimes) == 1 or len(starts) < 2:
-            for start in starts:
-                batch = slice(start, start + batch_size)
-                result[batch] = self.runtime.predict(pixels[batch], spent_s[batch])
-            return result
+        pixels = np.asarray(pixels)  # slices of a memory map cost twice those of an array
         free: queue.SimpleQueue[Runtime] = queue.SimpleQueue()
         for runtime in self.runtimes:
             free.put(runtime)
 
-        def predict_batch(start: int) -> None:
+        def predict_batch(into: Predicted, rows: NDArray[np.intp], start: int) -> None:
+            batch = slice(start, start + batch_size)
             runtime = free.get()
             try:
-                batch = slice(start, start + batch_size)
-                result[batch] = runtime.predict(pixels[batch], spent_s[batch])
+                into.probabilities[batch] = runtime.predict(_rows(pixels, rows[batch]), into.spent_s[batch])
             finally:
                 free.put(runtime)
 
-        with ThreadPoolExecutor(len(self.runtimes), thread_name_prefix="inference") as threads:
-            pending = [threads.submit(predict_batch, start) for start in starts]
-            try:
-                for future in pending:
-                    future.result()
-            except BaseException:
-                threads.shutdown(wait=True, cancel_futures=True)  # do not work through the rest of a failed shard
-                raise
-        return result
+        def empty(count: int) -> Predicted:
+            return Predicted(
+                probabilities=np.empty((count, len(self.labels)), dtype=np.float32),
+                spent_s=np.empty(count, dtype=np.float32),
+            )
+
+        if len(self.runtimes) == 1:
+            for rows in blocks:
+                into = empty(len(rows))
+                for start in range(0, len(rows), batch_size):
+                    predict_batch(into, rows, start)
+                yield into
+            return
+        pending: deque[tuple[Predicted, list[Future[None]]]] = deque()
+        threads = ThreadPoolExecutor(len(self.runtimes), thread_name_prefix="inference")
+        try:
+            for rows in blocks:
+                into = empty(len(rows))
+                starts = range(0, len(rows), batch_size)
+                pending.append((into, [threads.submit(predict_batch, into, rows, start) for start in starts]))
+                if len(pending) > _AHEAD:
+                    yield _awaited(*pending.popleft())
+            while pending:
+                yield _awaited(*pending.popleft())
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)  # do not work through the rest of a failed shard
 
     def close(self) -> None:
         """Give back memory and processes; a second call does nothing."""
         for runtime in self.runtimes:
             runtime.close()
+
+
+def _awaited(predicted: Predicted, batches: list[Future[None]]) -> Predicted:
+    for batch in batches:
+        batch.result()
+    return predicted
+
+
+def _rows(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """These rows, ascending: in place where they follow each other, else copied."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return pixels[rows[0] : rows[-1] + 1]
+    return pixels[rows]
 
 
 def load_model(folder: Path, *, threads: int = 1, labels: Labels | None = None) -> Model:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError, StagingCorruptError
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, begun_params, dump
-from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, pack_model, prediction_rows, read_manifest
+from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, pack_model, read_manifest
 from refund.schemas import predictions_schema
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 256  # photos held in memory at once: 40 MB of pixels at 224 × 224
+_BLOCK = 256  # photos decided at once: 1 MB of scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +58,12 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
     import pyarrow.parquet as pq
 
     from refund.imaging.pack import PHOTOS_FILE, PIXELS_FILE, open_pixels, read_photos, release_pixels
-    from refund.model.decide import decide
+    from refund.model.decide import decide_columns
     from refund.model.labels import load_labels
     from refund.model.load import load_model
     from refund.model.taxonomy import load_taxonomy
     from refund.monitor.latency import Latencies
+    from refund.night.prediction_table import PredictionTables
 
     watch = Stopwatch()
     layout = ShardLayout(shard_uri)
@@ -88,35 +90,38 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         photos = read_photos(pack / PHOTOS_FILE)
         pixels = open_pixels(pack / PIXELS_FILE)
         _check_size(pixels.shape, model.card, pack_uri=layout.pack)
-        photo_ids = photos.column("photo_id").to_pylist()
-        if photo_ids != manifest.column("photo_id").to_pylist() or len(pixels) != len(photo_ids):
+        photo_ids = photos.column("photo_id").combine_chunks()
+        if not photo_ids.equals(manifest.column("photo_id").combine_chunks()) or len(pixels) != len(photo_ids):
             msg = f"{layout.pack} holds other photos than {layout.manifest}; clear the run from the task fetch on"
             raise StagingCorruptError(msg)
-        declared = manifest.column("declared_category").to_pylist()
-        names = manifest.column("key").to_pylist()
-        slots = [slot for slot, reason in enumerate(photos.column("reason").to_pylist()) if reason is None]
-        review, spent_s = 0, np.zeros(len(slots), dtype=np.float32)
-        with pq.ParquetWriter(target / PREDICTIONS_FILE, predictions_schema()) as writer:
-            for start in range(0, len(slots), _BLOCK):
-                block = slots[start : start + _BLOCK]
-                scored = decide(
-                    model.predict(
-                        pixels[block], batch_size=params.batch_size, spent_s=spent_s[start : start + len(block)]
-                    ),
+        declared, names = manifest.column("declared_category"), manifest.column("key")
+        slots = np.flatnonzero(photos.column("reason").is_null().to_numpy())
+        blocks = [slots[start : start + _BLOCK] for start in range(0, len(slots), _BLOCK)]
+        tables = PredictionTables(labels=labels, categories=taxonomy.categories, model=model.card.key)
+        review, spent_s = 0, [np.zeros(0, dtype=np.float32)]
+        with (
+            pq.ParquetWriter(target / PREDICTIONS_FILE, predictions_schema()) as writer,
+            closing(model.predict_blocks(pixels, blocks, batch_size=params.batch_size)) as predicted,
+        ):
+            for block, found in zip(blocks, predicted, strict=True):
+                verdicts = decide_columns(
+                    found.probabilities,
                     labels=labels,
                     taxonomy=taxonomy,
                     top_k=params.top_k,
                     threshold=params.review_threshold,
-                    declared=[declared[slot] for slot in block],
+                    declared=declared.take(block).to_pylist(),
                     model=model.card.key,
-                    names=[names[slot] for slot in block],
+                    names=names.take(block).to_pylist(),
                 )
-                writer.write_table(prediction_rows([photo_ids[slot] for slot in block], scored, model=model.card.key))
-                review += sum(photo.decision.kind == "review" for photo in scored)
+                writer.write_table(tables.rows(photo_ids.take(block), verdicts))
+                review += int(verdicts.reasons.any(axis=1).sum())
+                spent_s.append(found.spent_s)
                 release_pixels(pixels)
         key = model.card.key
         stage = {"seconds": watch.seconds, "classified": len(slots), "review": review, "model": key}
-        (target / STAGE_FILE).write_bytes(dump(stage | {"latencies": Latencies.of(spent_s * 1000).to_json()}))
+        latencies = Latencies.of(np.concatenate(spent_s) * 1000)
+        (target / STAGE_FILE).write_bytes(dump(stage | {"latencies": latencies.to_json()}))
     log.info("Classified %s photos by %s in %.1f s, %s go to review", len(slots), key, watch.seconds, review)
     return ClassifiedShard(shard_uri=shard_uri, model=key, classified=len(slots), review=review)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,6 @@ from refund.schemas import manifest_schema, predictions_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from refund.model.decide import ScoredPhoto
 
 MANIFEST_FILE = "manifest.parquet"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -92,33 +90,6 @@ def pack_model(pack: Path, *, uri: str) -> str:
         )
         raise StagingCorruptError(msg)
     return model
-
-
-def prediction_rows(photo_ids: Sequence[str], scored: Iterable[ScoredPhoto], *, model: str) -> pa.Table:
-    """The rows of ``predictions.parquet`` for a block of photos that ``model`` (name@version) scored."""
-    import pyarrow as pa
-
-    rows: list[dict[str, Any]] = []
-    for photo_id, photo in zip(photo_ids, scored, strict=True):
-        best = photo.top[0]
-        rows.append(
-            {
-                "photo_id": photo_id,
-                "model": model,
-                "class_id": best.class_id,
-                "class_name": best.class_name,
-                "confidence": best.confidence,
-                "top_k": json.dumps([asdict(score) for score in photo.top]),
-                "category_scores": json.dumps(
-                    {score.category: round(score.score, 6) for score in photo.category_scores if score.score > 0}
-                ),
-                "category": photo.decision.category,
-                "category_score": photo.decision.score,
-                "kind": photo.decision.kind.value,
-                "reasons": [reason.value for reason in photo.decision.reasons],
-            }
-        )
-    return pa.Table.from_pylist(rows, schema=predictions_schema())
 
 
 def _read(path: Path, schema: pa.Schema, *, clear: str) -> pa.Table:

@@ -56,20 +56,19 @@ class LiteRtRuntime:
         """
         import numpy as np
 
-        scores = np.empty((len(pixels), self.class_count), dtype=np.float32)
+        raw = np.empty((len(pixels), self.class_count), dtype=self._output["dtype"])
         try:
             for row in range(len(pixels)):
                 began_s = time.perf_counter()
                 self._interpreter.set_tensor(self._input["index"], self._feed(pixels[row : row + 1]))
                 self._interpreter.invoke()
-                raw = self._interpreter.get_tensor(self._output["index"])[0]
-                scores[row] = _dequantise(raw, self._output["quantization"])
+                raw[row] = self._interpreter.get_tensor(self._output["index"])[0]
                 if spent_s is not None:
                     spent_s[row] = time.perf_counter() - began_s
         except (ValueError, RuntimeError) as exc:
             msg = f"model {self._card.key} failed on pixels of shape {pixels.shape}: {exc}; build it again"
             raise FatalRunError(msg) from exc
-        return to_probabilities(scores, output=self._card.output)
+        return to_probabilities(_dequantise(raw, self._output["quantization"]), output=self._card.output)
 
     def close(self) -> None:
         """Drop the interpreter and its memory."""
@@ -121,6 +120,6 @@ def _dequantise(raw: NDArray[Any], quantisation: tuple[float, int]) -> NDArray[n
     import numpy as np
 
     if np.issubdtype(raw.dtype, np.floating):
-        return raw.astype(np.float32)
+        return raw.astype(np.float32, copy=False)
     scale, zero_point = quantisation
     return ((raw.astype(np.int32) - zero_point) * scale).astype(np.float32)
