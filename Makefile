@@ -38,7 +38,7 @@ lint: $(DEV_STAMP) ## style, format and types
 
 bench: $(STAMP) $(BENCH_STAMP) ## measure what a night costs on this machine, and how often drift is told wrongly
 	@$(BIN)/python -m benchmarks
-	@$(BIN)/python -m benchmarks --drift
+	@$(BIN)/python -m benchmarks drift
 
 env: ## write .env and a local certificate authority for docker compose; ARGS=--help
 	@if [ -x $(BIN)/python ]; then $(BIN)/python deploy/make_env.py $(ARGS); \

@@ -1,71 +1,133 @@
-"""``python -m benchmarks``: measure what a night costs on this machine, show it, and keep it as JSON."""
+"""``python -m benchmarks``: measure what a night costs on this machine, show it, and keep it (docs/performance.md)."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
-_ALTERNATIVE_PHOTOS = 64
+    from benchmarks.bench import Sizes
+    from benchmarks.results import Measured, Pairs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; the process's exit status."""
+    """Measure what is named, by default the whole; the process's exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or (arguments[0] not in _WHAT and arguments[0] not in {"-h", "--help"}):
+        arguments.insert(0, "night")
     given = _parser().parse_args(arguments)
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # one core is one core, also for numpy's products
         os.environ.setdefault(variable, "1")
-    from benchmarks import results
+    from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    if given.drift:
-        return run_drift(quick=given.quick, workers=given.workers, output=given.output, console=console)
-    if given.desk:
-        return run_desk(quick=given.quick, model=given.model, output=given.output, console=console)
-    if given.desk_start:
-        from benchmarks import desk_start
-
-        return desk_start.main(given.rounds or (2 if given.quick else desk_start.ROUNDS))
-    if given.isolation:
-        measured, facts = run_isolation(photos=given.photos or 500, rounds=given.rounds or 5, console=console)
-        return _tell(console, given.output or results.ISOLATION_FILE, measured, facts)
-    measured, facts = run(
-        photos=given.photos or (48 if given.quick else 500),
-        rounds=given.rounds or (2 if given.quick else 5),
-        quick=given.quick,
-        model=given.model,
-        console=console,
-    )
-    return _tell(console, given.output or results.RESULTS_FILE, measured, facts)
+    status: int = _WHAT[given.what][0](given, console)
+    return status
 
 
-def _tell(console: Console, output: Path, measured: Any, facts: dict[str, Any]) -> int:
-    from benchmarks import results
+def _night(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import bench, page, tables
 
-    results.show(console, measured=measured, facts=facts)
-    results.write_json(output, measured=measured, facts=facts)
-    console.print(f"load average {facts['load_before']} before, {facts['load_after']} after; kept in {output}")
+    sizes = _sized(bench.QUICK if given.quick else bench.FULL, given)
+    content = bench.run(sizes=sizes, model=given.model, progress=console.print)
+    tables.show(console, content)
+    folder = given.output or (page.DOCS if sizes == bench.FULL else None)
+    if folder is None:
+        console.print("not kept, for it is no full run; --output FOLDER keeps it")
+    else:
+        page.keep(folder, content)
+        console.print(f"kept in {folder}")
     return 0
 
 
-def run_drift(*, quick: bool, workers: int, output: Path | None, console: Console) -> int:
-    """Simulate how often the drift rule is wrong; the tables of docs/drift.md are written by a full run alone."""
+def _sized(sizes: Sizes, given: argparse.Namespace) -> Sizes:
+    """The sizes with what was asked for otherwise."""
+    from dataclasses import replace
+
+    if given.rounds:
+        sizes = replace(sizes, rounds=given.rounds)
+    if given.without:
+        kept = {name: counts for name, counts in sizes.rivals.items() if name not in given.without}
+        sizes = replace(sizes, rivals=kept)
+    if given.photos:
+        few = {name: min(count, given.photos) for name, count in sizes.ours.items()}
+        rivals = {
+            rival: {name: min(count, given.photos) for name, count in counts.items()}
+            for rival, counts in sizes.rivals.items()
+        }
+        sizes = replace(sizes, ours=few, rivals=rivals, memory=(given.photos, 2 * given.photos))
+    return sizes
+
+
+def _memory(given: argparse.Namespace, console: Console) -> int:
+    import json
+
+    from benchmarks import bench
+
+    sizes = bench.QUICK if given.quick else bench.FULL
+    found = bench.run_memory(sizes=sizes, model=given.model, progress=console.print)
+    console.print_json(json.dumps(found))
+    if given.output:
+        from benchmarks.results import write_json
+
+        write_json(given.output, found)
+    return 0
+
+
+def _isolation(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import isolation
+
+    found = isolation.run(
+        photos=given.photos or (48 if given.quick else 500),
+        rounds=given.rounds or (2 if given.quick else 5),
+        progress=console.print,
+    )
+    return _tell(console, given.output or isolation.RESULTS_FILE, found, isolation.PAIRS)
+
+
+def _parts(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import parts
+
+    found = parts.run(
+        photos=given.photos or (48 if given.quick else 250),
+        rounds=given.rounds or (2 if given.quick else 5),
+        model=given.model,
+        progress=console.print,
+    )
+    return _tell(console, given.output or parts.RESULTS_FILE, found, parts.PAIRS)
+
+
+def _tell(console: Console, output: Path, found: tuple[Measured, dict[str, Any]], pairs: Pairs) -> int:
+    from benchmarks import results
+
+    measured, facts = found
+    facts = {**facts, "load_after": round(os.getloadavg()[0], 2)}
+    title = f"{facts['photos']} photos ({facts['photographs']}), {facts['rounds_run']} rounds, {facts['model']}"
+    results.show(console, measured=measured, pairs=pairs, title=title)
+    results.write_json(output, results.content_of(measured, pairs, facts))
+    console.print(f"load average {facts['load_after']} after; kept in {output}")
+    return 0
+
+
+def _drift(given: argparse.Namespace, console: Console) -> int:
+    """The tables of docs/drift.md are written by a full run alone."""
     from benchmarks import drift_page
 
-    console.print(f"simulating drift: about 4 minutes of CPU in {workers} process(es)" if not quick else "few windows")
-    sizes = {"windows": 3, "nights": 10, "draws": 499, "direct": 3} if quick else drift_page.FULL
-    kept = output or drift_page.RESULTS_FILE
-    whole = not quick and output is None
+    said = "few windows" if given.quick else f"simulating drift: 4 minutes of CPU in {given.workers} process(es)"
+    console.print(said)
+    sizes = {"windows": 3, "nights": 10, "draws": 499, "direct": 3} if given.quick else drift_page.FULL
+    kept = given.output or drift_page.RESULTS_FILE
+    whole = not given.quick and given.output is None
     tables = drift_page.run(
         sizes=sizes,
-        workers=workers,
+        workers=given.workers,
         output=kept,
         page=drift_page.PAGE if whole else None,
         progress=console.print,
@@ -75,134 +137,62 @@ def run_drift(*, quick: bool, workers: int, output: Path | None, console: Consol
     return 0
 
 
-def run_desk(*, quick: bool, model: Path | None, output: Path | None, console: Console) -> int:
-    """Measure what a request to the refund desk costs."""
-    import json
-
+def _desk(given: argparse.Namespace, console: Console) -> int:
     from benchmarks import desk
-    from benchmarks.arena import SHARED
+    from benchmarks.results import write_json
+    from benchmarks.units import find_units
 
     with tempfile.TemporaryDirectory(prefix="refund-bench-") as folder:
-        unit = model or desk.build_int8(
-            Path(folder) / "models",
-            weights=_weights(SHARED),
-            photographs=SHARED / "images" / "imagenet",
-            progress=console.print,
-        )
-        found = desk.run(quick=quick, model=unit, progress=console.print)
+        unit = find_units(given.model, Path(folder) / "models", progress=console.print).served
+        found = desk.run(quick=given.quick, model=unit, progress=console.print)
     for line in desk.tell(found):
         console.print(line)
-    kept = output or desk.RESULTS_FILE
-    kept.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    kept = given.output or desk.RESULTS_FILE
+    write_json(kept, found)
     console.print(f"kept in {kept}")
     return 0
 
 
-def run_isolation(*, photos: int, rounds: int, console: Console) -> tuple[Any, dict[str, Any]]:
-    """Measure only what isolation costs: no server, no model; returns as `run` does."""
-    from benchmarks import isolation
-    from benchmarks.arena import find_photographs
-    from benchmarks.measure import interleave
-    from refund.settings import Settings
+def _desk_start(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import desk_start
 
-    with tempfile.TemporaryDirectory(prefix="refund-bench-") as name:
-        folder = Path(name)
-        photographs, source = find_photographs(folder / "samples")
-        bodies = [photographs[number % len(photographs)] for number in range(photos)]
-        large = isolation.enlarged(photographs, photos=max(2, photos // 5))
-        entered = [
-            *isolation.decoding(bodies, folder=folder / "small", settings=Settings()),
-            *isolation.decoding(large, folder=folder / "large", settings=Settings(), suffix=isolation.LARGE),
-        ]
-        load_before = _load()
-        measured = interleave(entered, rounds=rounds, progress=console.print)
-    facts = {"photos": photos, "rounds_run": rounds, "photographs": source, "model": "no model"}
-    return measured, {**facts, "load_before": load_before, "load_after": _load()}
+    return desk_start.main(given.rounds or (2 if given.quick else desk_start.ROUNDS))
 
 
-def run(*, photos: int, rounds: int, quick: bool, model: Path | None, console: Console) -> tuple[Any, dict[str, Any]]:
-    """Prepare, measure, clean up; returns the measurements by name and what they are of."""
-    from benchmarks import contenders
-    from benchmarks.arena import SHARED, find_photographs, open_arena
-    from benchmarks.keras_alone import keras_alone
-    from benchmarks.measure import interleave
-    from benchmarks.results import with_sums
-    from refund.model.load import load_model
-
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="refund-bench-")))
-        photographs, source = find_photographs(scratch / "samples")
-        weights = _weights(SHARED)
-        if model is None:
-            model = _build(scratch / "models", weights, console)
-        arena = stack.enter_context(
-            open_arena(photographs=photographs, photos=photos, model_folder=model, progress=console.print)
-        )
-        one = stack.enter_context(load_model(model))
-        pixels = contenders.decoded_pixels(arena)
-        entered = [
-            contenders.night(arena),
-            contenders.night_of_one(arena),
-            *contenders.floor(arena, one, pixels),
-            contenders.downloads(arena),
-            *contenders.decoding(arena),
-            contenders.full_decode(arena),
-            *contenders.inference(arena, pixels, stack),
-        ]
-        if not quick and importlib.util.find_spec("keras") and importlib.util.find_spec("tensorflow"):
-            entered.append(
-                stack.enter_context(
-                    keras_alone(
-                        weights=weights, folder=scratch / "alternative", bodies=arena.bodies[:_ALTERNATIVE_PHOTOS]
-                    )
-                )
-            )
-        load_before = _load()
-        measured = with_sums(interleave(entered, rounds=rounds, progress=console.print))
-        facts = {
-            "photos": photos,
-            "rounds_run": rounds,
-            "photographs": source,
-            "model": one.card.key,
-            "load_before": load_before,
-            "load_after": _load(),
-        }
-    return measured, facts
-
-
-def _build(target: Path, weights: Path | None, console: Console) -> Path:
-    """The folder of the unit that was built below ``target``."""
-    from refund.model.build import build_models
-
-    console.print("building the model (20 s; --model FOLDER takes one that is built)")
-    built = build_models(target, weights=weights, allow_fallback=True, progress=console.print)
-    return target / built.served.precision
-
-
-def _weights(shared: Path) -> Path | None:
-    """``REFUND_WEIGHTS`` where it is a file here, else the weights beside the checkout, else none."""
-    named = [Path(text) for text in (os.environ.get("REFUND_WEIGHTS"),) if text]
-    return next((path for path in (*named, *sorted((shared / "models").glob("*.h5"))) if path.is_file()), None)
-
-
-def _load() -> float:
-    return round(os.getloadavg()[0], 2)
+_MODEL, _ROUNDS, _PHOTOS = "--model", "--rounds", "--photos"
+_WHAT = {
+    "night": (
+        _night,
+        (_MODEL, _ROUNDS, _PHOTOS),
+        "our stages, the floor and the rivals; what is done where nothing is named",
+    ),
+    "memory": (_memory, (_MODEL,), "only the peak memory of a small and of a large night"),
+    "parts": (_parts, (_MODEL, _ROUNDS, _PHOTOS), "the choices inside our stages, each against another"),
+    "isolation": (_isolation, (_ROUNDS, _PHOTOS), "what isolated decoding costs; no servers, no model"),
+    "drift": (_drift, (), "how often the drift rule is wrong, simulated; no servers"),
+    "desk": (_desk, (_MODEL,), "what a request to the refund desk costs"),
+    "desk-start": (_desk_start, (_ROUNDS,), "what the plugin costs a cold API server; no servers"),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--photos", type=_count, help="photos per round (default 500, with --quick 48)")
-    parser.add_argument("--rounds", type=_count, help="rounds (default 5, with --quick 2)")
-    parser.add_argument("--quick", action="store_true", help="few photos, two rounds, without TensorFlow's alternative")
-    parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one)")
-    parser.add_argument("--isolation", action="store_true", help="only what isolated decoding costs; needs no servers")
-    parser.add_argument("--desk", action="store_true", help="only what a request to the refund desk costs")
-    parser.add_argument(
-        "--desk-start", action="store_true", help="only what the plugin costs a cold API server (7 rounds); no servers"
-    )
-    parser.add_argument("--drift", action="store_true", help="only the simulation of drift; needs no servers")
-    parser.add_argument("--workers", type=_count, default=1, help="processes of the simulation of drift (default 1)")
-    parser.add_argument("--output", type=Path, help="JSON file to write (default: in benchmarks/results)")
+    commands = parser.add_subparsers(dest="what", required=True)
+    options: dict[str, dict[str, Any]] = {
+        _MODEL: {"type": Path, "help": "folder of a built model unit, float32 beside it (default: build both)"},
+        _ROUNDS: {"type": _count, "help": "rounds"},
+        _PHOTOS: {"type": _count, "help": "photos per round, at most"},
+    }
+    for name, (_, takes, told) in _WHAT.items():
+        command = commands.add_parser(name, help=told, description=told)
+        command.add_argument("--quick", action="store_true", help="few photos and rounds: whether it works")
+        command.add_argument("--output", type=Path, help="where to keep what was found (night: a folder, else a file)")
+        for option in takes:
+            command.add_argument(option, **options[option])
+        if name == "night":
+            command.add_argument("--without", action="append", metavar="RIVAL", help="leave out a rival")
+        if name == "drift":
+            command.add_argument("--workers", type=_count, default=1, help="processes (default 1)")
     return parser
 
 

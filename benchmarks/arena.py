@@ -9,12 +9,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+from benchmarks.photographs import PhotoSet, find_photographs, repeated
 from refund.local import postgres, s3
 from refund.local.credentials import StackCredentials
 from refund.local.paths import StackPaths
@@ -27,8 +29,9 @@ from refund.store.migrate import migrate
 DAY = date(2026, 11, 21)
 PREFIX, LONE_PREFIX = "incoming/", "one/"  # all photos; one photo, whose night costs little but what every shard does
 _PATIENCE_S = 60.0
-_CHECKOUT = Path(__file__).resolve().parents[1]
-SHARED = _CHECKOUT.parent / "shared"
+_UPLOADS_AT_ONCE = 8
+
+__all__ = ["DAY", "LONE_PREFIX", "PREFIX", "Arena", "find_photographs", "open_arena"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Arena:
     owner: DatabaseAccess
     folder: Path  # for files of contenders
     model_folder: Path
-    keys: tuple[str, ...]  # in the bucket
+    keys: tuple[str, ...]  # below `PREFIX`
     bodies: tuple[bytes, ...]  # the same photos, by position
     server_pids: tuple[int, ...]
 
@@ -58,17 +61,23 @@ class Arena:
             cursor.execute("TRUNCATE refund.photo, refund.run_photo, refund.prediction, refund.decision CASCADE")
         connection.close()
 
+    def lay_out(
+        self, name: str, bodies: Sequence[bytes], *, prefix: str, good: Sequence[bool] | None = None
+    ) -> PhotoSet:
+        """Store more photos, below a prefix of their own that ends with a slash."""
+        keys = tuple(f"{prefix}{DAY.isoformat()}/R-{number // 3:06d}/{number:06d}.jpg" for number in range(len(bodies)))
+        with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as threads:
+            list(threads.map(self._put, keys, bodies))
+        return PhotoSet(
+            name=name,
+            prefix=prefix,
+            keys=keys,
+            bodies=tuple(bodies),
+            good=tuple(good if good is not None else [True] * len(bodies)),
+        )
 
-def find_photographs(scratch: Path) -> tuple[list[bytes], str]:
-    """Photographs to measure with, and where they are from: those beside the checkout, else our samples."""
-    beside = sorted((SHARED / "images" / "imagenet").glob("*.JPEG"))
-    if beside:
-        return [path.read_bytes() for path in beside], f"{len(beside)} photographs of ../shared/images/imagenet"
-    from refund.local.samples import SAMPLES, write_samples
-
-    write_samples(scratch)
-    bodies = [(scratch / sample.path).read_bytes() for sample in SAMPLES]
-    return bodies, f"{len(bodies)} sample photos of refund.local.samples"
+    def _put(self, key: str, body: bytes) -> None:
+        self.services.objects.put(key, body, content_type="image/jpeg")
 
 
 @contextmanager
@@ -108,23 +117,21 @@ def open_arena(
         row = services.registry.register(model_folder, created_by="benchmark")
         services.registry.promote("champion", row.model, by="benchmark", reason="the only one")
 
-        progress(f"storing {photos} photos")
-        keys = tuple(f"{PREFIX}{DAY.isoformat()}/R-{number // 3:06d}/{number:06d}.jpg" for number in range(photos))
-        bodies = tuple(photographs[number % len(photographs)] for number in range(photos))
-        for key, body in zip(keys, bodies, strict=True):
-            services.objects.put(key, body, content_type="image/jpeg")
-        services.objects.put(f"{LONE_PREFIX}{DAY.isoformat()}/R-000000/0.jpg", bodies[0], content_type="image/jpeg")
         scratch = folder / f"contenders-{secrets.token_hex(4)}"
         scratch.mkdir()
-        yield Arena(
+        arena = Arena(
             services=services,
             owner=owner,
             folder=scratch,
             model_folder=model_folder,
-            keys=keys,
-            bodies=bodies,
+            keys=(),
+            bodies=(),
             server_pids=(database_server.pid, object_server.pid),
         )
+        progress(f"storing {photos} photos")
+        first = arena.lay_out("photographs", repeated(photographs, photos=photos), prefix=PREFIX)
+        arena.lay_out("one", first.bodies[:1], prefix=LONE_PREFIX)
+        yield replace(arena, keys=first.keys, bodies=first.bodies)
 
 
 def _free_port() -> int:

@@ -1,6 +1,6 @@
 """What a request to the refund desk costs: sixteen clients at once, a server in a process of its own, a real network.
 
-``python -m benchmarks --desk``. The server is uvicorn with the desk as Airflow mounts it, its login check left out;
+``python -m benchmarks desk``. The server is uvicorn with the desk as Airflow mounts it, its login check left out;
 clients are another process, so that they take none of the server's interpreter. Memory is proportional set size (PSS)
 of the server and the processes below it: memory that several share counts once.
 """
@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from benchmarks.arena import Arena, find_photographs, open_arena
+from benchmarks.handover import read_services, write_access
 from benchmarks.measure import tree_cpu_s
 
 RESULTS_FILE = Path(__file__).parent / "results" / "desk.json"
@@ -89,27 +90,6 @@ def run(*, quick: bool, model: Path, progress: Callable[[str], None]) -> dict[st
     }
 
 
-def build_int8(target: Path, *, weights: Path | None, photographs: Path, progress: Callable[[str], None]) -> Path:
-    """The served unit of a build: int8, calibrated on these photographs where they are enough for that."""
-    from refund.lifecycle.build import calibration_set
-    from refund.model.build import build_models
-    from refund.night.services import open_services
-    from refund.settings import DatabaseAccess, S3Access, Settings
-
-    nowhere = {"s3": S3Access(bucket="none"), "database": DatabaseAccess(host=_HOST)}  # local photographs need neither
-    with (
-        tempfile.TemporaryDirectory(prefix="refund-bench-") as folder,
-        open_services(settings=Settings(), **nowhere) as services,
-    ):
-        calibration = None
-        if photographs.is_dir():
-            calibration = calibration_set(
-                str(photographs), side_px=224, services=services, folder=Path(folder), tell=progress
-            )
-        built = build_models(target, weights=weights, calibration=calibration, allow_fallback=True, progress=progress)
-    return target / built.served.precision
-
-
 def tell(found: dict[str, Any]) -> Iterator[str]:
     """Lines for people."""
     yield f"{found['photographs']}, {found['photo_bytes']:,} bytes each on average; {found['model']}"
@@ -142,18 +122,7 @@ def sized(body: bytes) -> bytes:
 @contextmanager
 def serving(arena: Arena, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The desk on a port of its own."""
-    services = arena.services
-    told = folder / "desk.json"
-    told.touch(mode=0o600)  # it has passwords, of servers that live as long as this benchmark
-    told.write_text(
-        json.dumps(
-            {
-                "settings": {"cache_dir": services.settings.cache_dir, "staging_root": services.settings.staging_root},
-                "s3": asdict(services.objects.access),
-                "database": asdict(services.database.access),
-            }
-        )
-    )
+    told = write_access(arena.services, folder / "desk.json")
     server = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.desk", "serve", str(told)],
         stdout=subprocess.PIPE,
@@ -234,14 +203,8 @@ def serve(told: Path) -> None:
     from refund.desk.app import PREFIX, create_app
     from refund.desk.auth import Visitor, guard
     from refund.desk.wiring import Desk
-    from refund.night.services import open_services
-    from refund.settings import DatabaseAccess, S3Access, Settings
 
-    given = json.loads(told.read_text())
-    settings = Settings(**given["settings"], desk_requests_per_minute=10_000_000)
-    with open_services(
-        settings=settings, s3=S3Access(**given["s3"]), database=DatabaseAccess(**given["database"])
-    ) as services:
+    with read_services(told, desk_requests_per_minute=10_000_000) as services:
         desk = Desk(lambda: nullcontext(services))
         app = create_app(desk)
         app.dependency_overrides[guard] = lambda: Visitor(name="benchmark", may_write=True)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks --desk-start``: what the plugin costs a cold API server, in seconds and in memory.
+"""``python -m benchmarks desk-start``: what the plugin costs a cold API server, in seconds and in memory.
 
 Each round starts two fresh interpreters, one that makes Airflow's app with the plugin and one without, in turn, so that
 other load of the machine falls on both.

@@ -11,9 +11,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from benchmarks import results
 from benchmarks.drift import ALPHAS, PHOTOS, POINTS, SEED, SHIFTED, Row, simulate
 from benchmarks.drift_nights import NATURES, NIGHTS, REJECTION_RATE, SHARES
+from benchmarks.machine import machine
 from refund.monitor.drift import DriftLimits
 
 PAGE = Path(__file__).parent.parent / "docs" / "drift.md"
@@ -54,7 +54,7 @@ def run(
         "cpu_s": round(cpu_s, 1),
         "wall_s": round(time.monotonic() - started, 1),
         "workers": workers,
-        "machine": results.machine(),
+        "machine": machine(),
         "rows": [asdict(row) for row in rows],
     }
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def tables_of(content: Mapping[str, Any]) -> str:
     direct = next(row for row in rows if row["rule"] == "direct")
     same = _find(rows, "estimated", direct["nature"], direct["photos"], direct["alpha"], "none")
     first = (
-        f"Measured on {content['measured_at'][:10]} by `python -m benchmarks --drift` in {content['cpu_s']:.0f} s of "
+        f"Measured on {content['measured_at'][:10]} by `python -m benchmarks drift` in {content['cpu_s']:.0f} s of "
         f"CPU ({machine['cpu']}, Python {machine['python']}, NumPy {libraries['numpy']}, SciPy {libraries['scipy']}): "
         f"{content['windows']} windows of {content['window_nights']} nights for each column, {content['nights']} "
         f"nights after each, {content['draws']:,} draws, seed {content['seed']}. "

@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
-
-from benchmarks.measure import Contender, Measurement, measure
+from benchmarks.measure import Contender, Measurement, interleave, measure
+from benchmarks.photographs import enlarged, find_photographs, repeated
+from benchmarks.results import FOLDER, Measured, Pairs
 from refund.imaging.examine import examine_photo
 from refund.imaging.pack import PIXELS_FILE, create_pixels, open_pixels
 from refund.imaging.pool import IN_FLIGHT_PHOTOS_PER_WORKER, DecoderPool
 from refund.records import ImageLimits
 from refund.settings import Settings
 
+RESULTS_FILE = FOLDER / "isolation.json"
 LARGE = ", 12 megapixels"
-_LARGE_SIZE, _LARGE_QUALITY = (4000, 3000), 85
-_LARGE_PHOTOS = 24  # different ones
+_COMPARED = {
+    "pool of 1 / in process": ("decode: pool, 1 worker", "decode: in process"),
+    "pool of 2 / two processes, unprotected": ("decode: pool, 2 workers", "decode: two processes, unprotected"),
+}
+PAIRS: Pairs = {
+    f"{title}{suffix}, {unit}": (f"{above}{suffix}", f"{below}{suffix}", figure)
+    for suffix in ("", LARGE)
+    for title, (above, below) in _COMPARED.items()
+    for unit, figure in (("core-ms", "core_ms"), ("wall", "wall_ms"))
+}
 
 
-def enlarged(photographs: Sequence[bytes], *, photos: int) -> tuple[bytes, ...]:
-    """As many photos as ``photos`` at 4000 x 3000 pixels, made of the first few, at most 24 different."""
-    made = []
-    for body in photographs[: min(_LARGE_PHOTOS, photos)]:
-        with Image.open(io.BytesIO(body)) as image:
-            stream = io.BytesIO()
-            large = image.convert("RGB").resize(_LARGE_SIZE, Image.Resampling.BICUBIC)
-            large.save(stream, "JPEG", quality=_LARGE_QUALITY)
-            made.append(stream.getvalue())
-    return tuple(made[number % len(made)] for number in range(photos))
+def run(*, photos: int, rounds: int, progress: Callable[[str], None]) -> tuple[Measured, dict[str, Any]]:
+    """Measure; needs no server and no model. Returns the measurements by name and what they are of."""
+    with tempfile.TemporaryDirectory(prefix="refund-bench-") as name:
+        folder = Path(name)
+        photographs, source = find_photographs(folder / "samples")
+        bodies = repeated(photographs, photos=photos)
+        entered = [
+            *decoding(bodies, folder=folder / "small", settings=Settings()),
+            *decoding(large_photos(bodies), folder=folder / "large", settings=Settings(), suffix=LARGE),
+        ]
+        facts = {"photos": photos, "rounds_run": rounds, "photographs": source, "model": "no model"}
+        return interleave(entered, rounds=rounds, progress=progress), facts
+
+
+def large_photos(bodies: Sequence[bytes]) -> tuple[bytes, ...]:
+    """A fifth as many, of 12 megapixels: they take five times as long."""
+    return enlarged(bodies, photos=max(2, len(bodies) // 5))
 
 
 def decoding(bodies: Sequence[bytes], *, folder: Path, settings: Settings, suffix: str = "") -> list[Contender]:

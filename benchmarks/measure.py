@@ -19,6 +19,7 @@ class Measurement:
     photos: int
     wall_s: float
     cpu_s: float  # of our own processes; servers never count
+    classified: int | None = None  # of the photos, where the contender counts them
 
     @property
     def photos_per_s(self) -> float:
