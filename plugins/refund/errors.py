@@ -225,6 +225,10 @@ class DiskSpaceError(ConfigurationError):
         )
 
 
+class NotEnoughMemoryError(ConfigurationError):
+    """Less memory than a heavy task needs at the very least, or than one of its photos needs."""
+
+
 class HealthCheckError(ConfigurationError):
     """The health check found at least one fault; the text lists all of them, each with its fix."""
 

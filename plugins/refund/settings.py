@@ -89,6 +89,13 @@ class Settings:
     inference_threads: int = field(
         default=0, metadata={"help": "Interpreters per classify task; 0: one per core.", "min": 0}
     )
+    task_memory_bytes: int = field(
+        default=0,
+        metadata={
+            "help": "Memory that one validate or classify task may take, in bytes; 0: its share of what is free.",
+            "min": 0,
+        },
+    )
     weights: str | None = field(
         default=None, metadata={"help": "Keras weights of MobileNetV2 to build from: a path or s3://bucket/key."}
     )

@@ -5,7 +5,7 @@ under Airflow's LocalExecutor and in Celery's daemonic workers alike; that inter
 that decode. Bodies lie in memory that those processes may only read (`refund.imaging.pool_arena`), tickets go out and
 facts come back through pipes, pixels go straight into the pack's file.
 
-What a task that decodes may take, above what it needs anyway: in its own process the arena, of `IN_FLIGHT_BYTES` or of
+What a task that decodes may take, above what it needs anyway: in its own process the arena, of ``arena_bytes`` or of
 one photo of ``limits.max_bytes`` where that is more; in the interpreter about 60 MB and, while it hashes a photo that
 failed, a copy of it; in each child ``memory_bytes`` besides the arena, which is the same memory in all of them.
 """
@@ -65,6 +65,7 @@ class DecoderPool:
         memory_bytes: address space of one child, the arena not counted (Linux).
         timeout_s: wall-clock and CPU time for one photo.
         size: width and height of the pack's pixels.
+        arena_bytes: bodies that wait for their decoder, or one of ``limits.max_bytes`` where that is more.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class DecoderPool:
         memory_bytes: int,
         timeout_s: float,
         size: tuple[int, int] = DEFAULT_SIZE,
+        arena_bytes: int = IN_FLIGHT_BYTES,
     ) -> None:
         if workers < 1 or memory_bytes <= 0 or timeout_s <= 0:
             msg = f"a pool needs workers, memory and time above 0, got {workers}, {memory_bytes}, {timeout_s}"
@@ -88,6 +90,7 @@ class DecoderPool:
             timeout_s=timeout_s,
             size=size,
         )
+        self._arena_bytes = max(arena_bytes, limits.max_bytes)
         self._interpreter: _Interpreter | None = None
         self._arena: Arena | None = None
         self._in_flight: dict[int, _InFlight] = {}  # by ticket
@@ -216,7 +219,7 @@ class DecoderPool:
 
     def _shared(self) -> Arena:
         if self._arena is None:
-            self._arena = Arena(max(IN_FLIGHT_BYTES, self._config.limits.max_bytes))
+            self._arena = Arena(self._arena_bytes)
         return self._arena
 
 

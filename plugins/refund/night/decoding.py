@@ -9,6 +9,7 @@ from pathlib import Path
 
 from refund.errors import DecoderPoolError, DiskSpaceError, FatalRunError, ReasonCode, RejectedPhotoError
 from refund.imaging.decode import DEFAULT_SIZE
+from refund.night.room import DecodingRoom, usual_decoding
 from refund.records import PhotoFacts
 from refund.settings import Settings
 from refund.store.staging import WORKING_ROOM_BYTES
@@ -21,10 +22,12 @@ def decode_bodies(
     pixels_path: Path,
     settings: Settings,
     size: tuple[int, int] = DEFAULT_SIZE,
+    room: DecodingRoom | None = None,
 ) -> list[PhotoFacts]:
     """Decode ``count`` photos, given as (slot, body or why there is none) in any order, into ``pixels_path``.
 
     Returns one `PhotoFacts` per slot, in order; the pixels are ``(count, H, W, 3) uint8`` for `size` (width, height).
+    Without a ``room`` it takes the usual memory.
 
     Raises:
         DecoderPoolError: the isolated interpreter cannot run.
@@ -43,16 +46,18 @@ def decode_bodies(
             else:
                 yield slot, body
 
+    room = room or usual_decoding(settings, photos=count)
     create_pixels(pixels_path, count=count, size=size)
     with (
         _disk_told_apart(pixels_path),
         DecoderPool(
             pixels_path,
             limits=settings.limits,
-            workers=min(settings.decode_workers or settings.cores, max(1, count)),
-            memory_bytes=settings.decode_memory_bytes,
+            workers=room.children,
+            memory_bytes=room.child_bytes,
             timeout_s=settings.decode_timeout_s,
             size=size,
+            arena_bytes=room.arena_bytes,
         ) as pool,
     ):
         for fact in pool.decode(readable()):

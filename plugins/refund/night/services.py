@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refund.keys import path_safe
+from refund.night.free_memory import FreeMemory, read_free_memory
 from refund.params import NightParams
 from refund.settings import DatabaseAccess, S3Access, Settings
 from refund.store.database import Database
@@ -53,6 +54,7 @@ class Services:
     staging: Staging
     registry: Registry
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    free_memory: Callable[[], FreeMemory] = read_free_memory
 
     def report_copy(self, html_uri: str) -> str:
         """The report's copy on this machine where ``report_dir`` is set, else its URI."""

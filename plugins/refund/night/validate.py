@@ -11,6 +11,7 @@ from refund import keys
 from refund.errors import AccessDeniedError, ReasonCode, RejectedPhotoError
 from refund.monitor.latency import Latencies
 from refund.night.decoding import decode_bodies
+from refund.night.little_memory import check_room, decoding_room, say_little_memory
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, dump
 from refund.night.shard_model import model_in_force, rollback_note
 from refund.night.staged import STAGE_FILE, manifest_photos, read_manifest
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
+    from refund.night.room import DecodingRoom
     from refund.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
 _ENOUGH_TO_TELL = 3  # photos; with fewer, all refused may be chance
-_IN_FLIGHT_BYTES = 64 * 1024 * 1024  # bodies downloaded ahead of decoding
 _DOWNLOADS_AT_ONCE = 16
 # nothing of this version is left to quarantine, or the store does not let us
 _NOT_THERE = frozenset({ReasonCode.VANISHED, ReasonCode.CHANGED, ReasonCode.UNREADABLE})
@@ -56,6 +57,7 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
     Raises:
         StagingMissingError: the manifest is gone.
         DecoderPoolError: the isolated interpreter cannot run.
+        NotEnoughMemoryError: this worker has less than the least, or less than one of the photos needs.
         RetriableRunError: S3 cannot be reached.
     """
     watch = Stopwatch()
@@ -64,10 +66,13 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
         photos = manifest_photos(read_manifest(folder))
     row = services.repository.require_run(run.run_id)
     model = model_in_force(row, services)
+    room = decoding_room(services, photos=len(photos))
+    say_little_memory(room.note, row, services)
     with services.staging.writable_folder(layout.pack) as folder:
         size = (model.card.input_width, model.card.input_height)
-        facts, latencies = decode_photos(photos, folder, services, size=size)
+        facts, latencies = decode_photos(photos, folder, services, size=size, room=room)
         check_readable(facts, place=services.objects.access.place)
+        check_room(photos, facts, room=room, settings=services.settings)
         quarantined: Sequence[str | None] = [None] * len(photos)
         if not run.params.dry_run:
             quarantined = quarantine(photos, facts, services.objects, run_date=run.run_date)
@@ -82,7 +87,7 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
 
 
 def decode_photos(
-    photos: list[PhotoObject], folder: Path, services: Services, *, size: tuple[int, int]
+    photos: list[PhotoObject], folder: Path, services: Services, *, size: tuple[int, int], room: DecodingRoom
 ) -> tuple[list[PhotoFacts], Latencies]:
     """Download and decode to ``size`` (width, height); return a `PhotoFacts` per photo, in order, and their latencies.
 
@@ -100,11 +105,13 @@ def decode_photos(
     downloads = services.objects.get_many(
         photos,
         max_bytes=settings.max_bytes,
-        max_in_flight_bytes=_IN_FLIGHT_BYTES,
+        max_in_flight_bytes=room.ahead_bytes,
         concurrency=_DOWNLOADS_AT_ONCE,
         spent_s=spent_s,
     )
-    facts = decode_bodies(downloads, count=len(photos), pixels_path=folder / PIXELS_FILE, settings=settings, size=size)
+    facts = decode_bodies(
+        downloads, count=len(photos), pixels_path=folder / PIXELS_FILE, settings=settings, size=size, room=room
+    )
     asked = [(fact, spent) for fact, spent in zip(facts, spent_s, strict=True) if spent]
     return facts, Latencies.of([spent * 1000 + (fact.decode_ms or 0.0) for fact, spent in asked])
 

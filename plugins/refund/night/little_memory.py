@@ -1,0 +1,94 @@
+"""What the heavy tasks do before they begin: see what memory there is, plan with it, and say it where it is little."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from refund.errors import NotEnoughMemoryError, ReasonCode
+from refund.night.room import (
+    DecodingRoom,
+    InferenceRoom,
+    TaskMemory,
+    note_is_new,
+    plan_decoding,
+    plan_inference,
+)
+from refund.night.services import Services
+
+if TYPE_CHECKING:
+    from refund.model.card import ModelCard
+    from refund.records import PhotoFacts, PhotoObject
+    from refund.settings import Settings
+    from refund.store.records import RunRow
+
+log = logging.getLogger(__name__)
+
+
+def decoding_room(services: Services, *, photos: int) -> DecodingRoom:
+    """What `validate` may take here for so many photos.
+
+    Raises:
+        NotEnoughMemoryError: it is less than the least.
+    """
+    settings = services.settings
+    return plan_decoding(
+        _memory(services),
+        children=settings.decode_workers or settings.cores,
+        child_bytes=settings.decode_memory_bytes,
+        limits=settings.limits,
+        photos=photos,
+    )
+
+
+def inference_room(
+    services: Services, *, card: ModelCard, artefact_bytes: int, batch_size: int, photos: int
+) -> InferenceRoom:
+    """What `classify` may take here for so many photos.
+
+    Raises:
+        NotEnoughMemoryError: it is less than the least.
+    """
+    return plan_inference(
+        _memory(services),
+        threads=services.settings.inference_threads or services.settings.cores,
+        artefact_bytes=artefact_bytes,
+        pixel_bytes=card.input_height * card.input_width * 3,
+        batch_size=batch_size,
+        photos=photos,
+    )
+
+
+def check_room(
+    photos: Sequence[PhotoObject], facts: Sequence[PhotoFacts], *, room: DecodingRoom, settings: Settings
+) -> None:
+    """No photo is rejected because this worker is small: with more memory it may be a good one.
+
+    Raises:
+        NotEnoughMemoryError: some need more than ``room`` has for one, and are allowed it by ``decode_memory_bytes``.
+    """
+    if room.every_photo:
+        return
+    swelled = [fact for fact in facts if fact.reason is ReasonCode.DECODE_MEMORY]
+    if swelled:
+        msg = (
+            f"this worker has {room.child_bytes / 1e6:,.0f} MB for one decoder, decode_memory_bytes allows it "
+            f"{settings.decode_memory_bytes / 1e6:,.0f} MB, and {len(swelled)} of {len(photos)} photos need more than "
+            f"there is, for example {photos[swelled[0].slot].key!r}. Clear the task on a worker with more memory; or "
+            f"set REFUND_DECODE_MEMORY_BYTES={room.child_bytes}, so that such photos are rejected"
+        )
+        raise NotEnoughMemoryError(msg)
+
+
+def say_little_memory(note: str | None, row: RunRow, services: Services) -> None:
+    """Log it, and note it on the run unless another shard of the same task has."""
+    if note is None:
+        return
+    log.warning("%s", note)
+    if note_is_new(note, row.notes):
+        services.repository.add_notes(row.run_id, [note])
+
+
+def _memory(services: Services) -> TaskMemory:
+    return TaskMemory.of(services.free_memory(), most_bytes=services.settings.task_memory_bytes)
