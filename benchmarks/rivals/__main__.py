@@ -1,8 +1,8 @@
 """``python -m benchmarks.rivals NAME``: a rival answers requests, one JSON object on a line, until its input ends.
 
-The first line tells it the bucket and the network (`photos.Config`); once it is warm it answers ``{"versions": {…}}``, or
-``{"left_out": why}``. Every further line is ``{"keys": […], "predictions": true or false}``; the answer is ``{"photos": n,
-"classified": n, "wall_s": s, "cpu_s": s, "predictions": [class index or null for each key]}``.
+The first line tells it the bucket and the network (`photos.Config`). Once it is warm it answers ``{"versions": {…}}``,
+or ``{"left_out": why}``. Every further line is ``{"keys": […], "predictions": true or false}``, and the answer
+``{"photos": n, "classified": n, "wall_s": s, "cpu_s": s, "predictions": [class index or null for each key]}``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.rivals.clock import Clock
-from benchmarks.rivals.photos import Config, versions
+from benchmarks.rivals.photos import Config, LeftOutError, versions
 
 NAMES = ("tf_data", "one_predict", "ray_data")
-
-
-class LeftOutError(RuntimeError):
-    """The rival cannot run on this machine."""
 
 
 def main(name: str) -> None:
@@ -32,18 +30,27 @@ def main(name: str) -> None:
         print(json.dumps(what), file=answers, flush=True)
 
     config = Config.of(json.loads(sys.stdin.readline()))
-    rival = importlib.import_module(f"benchmarks.rivals.{name}")
     try:
-        used = versions(*rival.LIBRARIES)
+        with _opened(name, config) as (run, libraries):
+            if config.warm_up:
+                run(config.warm_up, Clock())
+            answer({"versions": libraries})
+            for line in sys.stdin:
+                answer(_round(run, json.loads(line)))
+    except LeftOutError as error:
+        answer({"left_out": str(error)})
+
+
+@contextmanager
+def _opened(name: str, config: Config) -> Iterator[tuple[Any, dict[str, str]]]:
+    try:
+        rival = importlib.import_module(f"benchmarks.rivals.{name}")
+        libraries = versions(*rival.LIBRARIES)
     except ModuleNotFoundError as error:
-        answer({"left_out": f"{error.name} is not installed beside {sys.executable}"})
-        return
+        msg = f"{error.name} is not installed beside {sys.executable}"
+        raise LeftOutError(msg) from error
     with rival.opened(config) as run:
-        if config.warm_up:
-            run(config.warm_up, Clock())
-        answer({"versions": used})
-        for line in sys.stdin:
-            answer(_round(run, json.loads(line)))
+        yield run, libraries
 
 
 def _round(run: Any, request: dict[str, Any]) -> dict[str, Any]:

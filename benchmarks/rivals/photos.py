@@ -11,6 +11,10 @@ from typing import Any
 BATCH = 64
 
 
+class LeftOutError(RuntimeError):
+    """The rival cannot run on this machine, which its message explains."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The bucket, and the network; the keys of its photos come with every request."""
