@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from io import StringIO
 from typing import Any
 
 import psycopg2
@@ -13,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from refund.store.copy_text import copy_text
+from refund.store import copy_text as copy_module
+from refund.store.copy_text import copy_rows, copy_text
 from tests.conftest import Roles
 
 SCHEMA = pa.schema(
@@ -54,6 +54,11 @@ def cursor(postgres: Roles) -> Iterator[Any]:
     connection.close()
 
 
+def text_of(table: pa.Table) -> str:
+    text: bytes = copy_text(table, table.schema.names).to_pybytes()
+    return text.decode()
+
+
 def stored(value: Any) -> Any:
     """The value as Postgres can hold it: without NUL."""
     if isinstance(value, str):
@@ -71,7 +76,7 @@ def stored(value: Any) -> Any:
 def test_every_value_comes_back_as_it_went_in(cursor: Any, rows: list[dict[str, Any]], start: int) -> None:
     table = pa.Table.from_pylist(rows, schema=SCHEMA).slice(start)  # slices keep their parent's buffers
     cursor.execute("TRUNCATE t")
-    cursor.copy_expert(f"COPY t ({', '.join(SCHEMA.names)}) FROM STDIN", StringIO(copy_text(table, SCHEMA.names)))
+    copy_rows(cursor, "t", table, SCHEMA.names)
     cursor.execute("SELECT name, labels, day, count, ratio::float8 FROM t ORDER BY place")
     found = [dict(zip(SCHEMA.names, row, strict=True)) for row in cursor.fetchall()]
     assert found == [stored(row) for row in rows[start:]]
@@ -79,13 +84,13 @@ def test_every_value_comes_back_as_it_went_in(cursor: Any, rows: list[dict[str, 
 
 def test_what_the_text_looks_like() -> None:
     row = {"name": "a\tb\\c\nd", "labels": ["dark", 'say "hi"'], "day": date(2026, 1, 2), "count": -5, "ratio": 0.25}
-    text = copy_text(pa.Table.from_pylist([row, EMPTY], schema=SCHEMA), SCHEMA.names)
+    text = text_of(pa.Table.from_pylist([row, EMPTY], schema=SCHEMA))
     quoted = r'{"dark","say \\"hi\\""}'  # the array's own backslashes are escaped once more
     assert text == f"a\\tb\\\\c\\nd\t{quoted}\t2026-01-02\t-5\t0.25\n" + "\t".join(["\\N"] * 5) + "\n"
 
 
 def test_nul_which_postgres_cannot_store_becomes_the_replacement_character() -> None:
-    assert copy_text(pa.table({"name": ["a\0b"]}), ["name"]) == "a\ufffdb\n"
+    assert text_of(pa.table({"name": ["a\0b"]})) == "a\ufffdb\n"
 
 
 def test_a_lone_surrogate_never_gets_this_far() -> None:
@@ -95,4 +100,21 @@ def test_a_lone_surrogate_never_gets_this_far() -> None:
 
 
 def test_no_rows_are_no_text() -> None:
-    assert copy_text(SCHEMA.empty_table(), SCHEMA.names) == ""
+    assert text_of(SCHEMA.empty_table()) == ""
+
+
+def test_what_is_copied_is_utf8_whatever_the_connection_speaks(cursor: Any) -> None:
+    cursor.execute("TRUNCATE t")
+    cursor.execute("SET LOCAL client_encoding = 'LATIN1'")
+    copy_rows(cursor, "t", pa.table({"name": ["crêpe"]}), ["name"])
+    cursor.execute("RESET client_encoding; SELECT name FROM t")
+    assert cursor.fetchall() == [("crêpe",)]
+
+
+def test_a_large_table_is_copied_whole_and_in_order(cursor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copy_module, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(copy_module, "_READ_BYTES", 7)
+    cursor.execute("TRUNCATE t")
+    copy_rows(cursor, "t", pa.table({"count": range(10), "name": [f"ü{row}" for row in range(10)]}), ["name", "count"])
+    cursor.execute("SELECT name, count FROM t ORDER BY place")
+    assert cursor.fetchall() == [(f"ü{row}", row) for row in range(10)]

@@ -10,13 +10,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError, ReconciliationError
 from refund.records import OutcomeCounts
 from refund.store import publish_sql as sql
-from refund.store.copy_text import copy_text
+from refund.store.copy_text import copy_rows
 from refund.store.partitions import ensure_partitions, try_partitions_ahead
 from refund.store.repository import ADD_NOTES, FINAL_REASONS
 
@@ -146,16 +145,12 @@ def _look_ahead(database: Database, run_id: str, today: date) -> None:
 
 def _stage(cursor: Any, shards: Iterable[ShardTables], unchanged: pa.Table | None) -> None:
     if unchanged is not None:
-        _copy(cursor, "staged_unchanged", unchanged, _MANIFEST_COLUMNS)
+        copy_rows(cursor, "staged_unchanged", unchanged, _MANIFEST_COLUMNS)
     for shard in shards:
-        _copy(cursor, "staged_manifest", shard.manifest, _MANIFEST_COLUMNS)
-        _copy(cursor, "staged_photo", shard.photos, _PHOTO_COLUMNS)
-        _copy(cursor, "staged_prediction", shard.predictions, _PREDICTION_COLUMNS)
+        copy_rows(cursor, "staged_manifest", shard.manifest, _MANIFEST_COLUMNS)
+        copy_rows(cursor, "staged_photo", shard.photos, _PHOTO_COLUMNS)
+        copy_rows(cursor, "staged_prediction", shard.predictions, _PREDICTION_COLUMNS)
     cursor.execute(sql.ANALYZE)
-
-
-def _copy(cursor: Any, target: str, table: pa.Table, columns: tuple[str, ...]) -> None:
-    cursor.copy_expert(f"COPY {target} ({', '.join(columns)}) FROM STDIN", StringIO(copy_text(table, columns)))
 
 
 def _await_turn(cursor: Any) -> None:

@@ -10,13 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from io import StringIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import ReviewImportError
 from refund.keys import UNDATED
-from refund.store.copy_text import copy_text
+from refund.store.copy_text import copy_rows
 
 if TYPE_CHECKING:
     from refund.store.database import Database
@@ -195,9 +194,7 @@ def _stage(cursor: Any, rows: Iterable[StagedReview]) -> tuple[int, set[date], b
         values: dict[str, list[Any]] = {name: [getattr(row, name) for row in batch] for name in _COLUMNS}
         values["reviewed_at"] = [None if when is None else when.isoformat() for when in values["reviewed_at"]]
         table = pa.table(values, schema=schema)
-        cursor.copy_expert(
-            f"COPY staged_review ({', '.join(_COLUMNS)}) FROM STDIN", StringIO(copy_text(table, _COLUMNS))
-        )
+        copy_rows(cursor, "staged_review", table, _COLUMNS)
         staged += len(batch)
         by_id = by_id or any(row.key is None for row in batch)
         folders = {found for row in batch for found in _DATE_FOLDER.findall(row.key or "")}
