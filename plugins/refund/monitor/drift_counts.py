@@ -33,15 +33,15 @@ class VolumeChance:
 
     def p_value(self, log_ratio: float) -> float:
         """Probability of at least this change up or down."""
-        from scipy.stats import t
+        from scipy.special import stdtr  # what scipy.stats.t calls; scipy.stats takes 0.5 s more to import
 
-        return float(2 * t.sf(abs(log_ratio) / self.scale, self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(log_ratio) / self.scale))
 
     def exceeded_at(self, alpha: float) -> float:
         """The distance, 0 to 1, that chance exceeds with probability ``alpha``."""
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        return float(-math.expm1(-self.scale * float(t.isf(alpha / 2, self.freedom))))
+        return float(-math.expm1(self.scale * float(stdtrit(self.freedom, alpha / 2))))
 
 
 def compare_volume(
