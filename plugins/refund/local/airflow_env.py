@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from refund.local.credentials import AIRFLOW_USERS, StackCredentials
 from refund.local.observability import observability_environ
 from refund.local.paths import StackPaths
 from refund.local.ports import HOST, Ports
+from refund.local.preload import preload_environ
 from refund.local.processes import MARK
 from refund.local.s3 import BUCKET, REGION
 
@@ -83,6 +85,7 @@ def airflow_environ(
         # restarted is back. Between two questions lie 1 to 5 s, at random.
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "50",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
+        **preload_environ(sys.platform),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "AIRFLOW_CONN_REFUND_S3": json.dumps(
