@@ -106,5 +106,5 @@ def all_variables(*, version: str) -> tuple[Variable, ...]:
         Variable(name="S3_SECRET_KEY", draw=password, help="its secret"),
         Variable(name="WORKER_CPUS", default="2", help="cores of one worker"),
         Variable(name="WORKER_MEMORY", default="6g", help="memory of one worker"),
-        Variable(name="INFERENCE_SLOTS", default="1", help="slots of pool `refund_inference`: one per worker"),
+        Variable(name="INFERENCE_SLOTS", default="2", help="slots of pool `refund_inference`: two per worker"),
     )

@@ -16,9 +16,13 @@ from refund.local.credentials import StackCredentials, write_private
 from refund.local.paths import StackPaths
 from refund.local.ports import HOST
 from refund.local.supervisor import Program
+from refund.night.room import HEAVY_TASKS_AT_ONCE
 
 INFERENCE_POOL = "refund_inference"
-INFERENCE_SLOTS = 1  # a task uses all cores of its machine, and this is one machine
+# One task uses all cores while it works, but none while it starts, waits for S3 or writes: two fill each other's gaps.
+INFERENCE_SLOTS = HEAVY_TASKS_AT_ONCE
+POOL_DESCRIPTION = "Validate and classify: two at once, so that no core idles while one of them starts or waits."
+_EARLIER_POOL = {"slots": 1, "description": "Tasks that keep all cores busy."}  # as earlier versions made it
 SERVICES = {  # our name: what follows `airflow`
     "api-server": ("api-server", "--host", HOST, "--workers", "1", "--port", "{port}"),
     "scheduler": ("scheduler", "--skip-serve-logs"),  # its log server would listen on every address
@@ -123,23 +127,39 @@ def unhealthy(*, port: int, since: datetime | None) -> dict[str, str]:
 
 
 def ensure_pool(*, port: int, credentials: StackCredentials) -> None:
-    """Make the pool that inference tasks take slots from; one that is there keeps its size.
+    """Make the pool that inference tasks take slots from.
+
+    One that is there keeps its size, but for one exactly as earlier versions made it, with a single slot: that one is
+    given as many as a new one. Its description changes too, so whoever then sets it back to one slot is not overruled.
 
     Raises:
         StackError: Airflow refuses.
     """
-    login = {"username": "admin", "password": credentials.airflow_passwords["admin"]}
     try:
-        status, answer = _call("POST", "/auth/token", port=port, body=login)
-        if status in (http.client.OK, http.client.CREATED):
-            pool = {"name": INFERENCE_POOL, "slots": INFERENCE_SLOTS, "description": "Tasks that keep all cores busy."}
-            status, answer = _call("POST", "/api/v2/pools", port=port, body=pool, token=answer["access_token"])
-            if status in (http.client.CREATED, http.client.CONFLICT):
-                return
+        status, answer = _ensure_pool(port=port, credentials=credentials)
     except (OSError, http.client.HTTPException) as exc:
         status, answer = 0, str(exc)
-    msg = f"Airflow did not make the pool {INFERENCE_POOL}: answer {status} {str(answer)[:300]}"
-    raise StackError(msg)
+    if status not in (http.client.OK, http.client.CREATED):
+        msg = f"Airflow did not make the pool {INFERENCE_POOL}: answer {status} {str(answer)[:300]}"
+        raise StackError(msg)
+
+
+def _ensure_pool(*, port: int, credentials: StackCredentials) -> tuple[int, Any]:
+    """Airflow's last answer: 200 or 201 if the pool is as it should be."""
+    login = {"username": "admin", "password": credentials.airflow_passwords["admin"]}
+    status, answer = _call("POST", "/auth/token", port=port, body=login)
+    if status not in (http.client.OK, http.client.CREATED):
+        return status, answer
+    token, wanted = answer["access_token"], {"slots": INFERENCE_SLOTS, "description": POOL_DESCRIPTION}
+    status, answer = _call("POST", "/api/v2/pools", port=port, body={"name": INFERENCE_POOL, **wanted}, token=token)
+    if status != http.client.CONFLICT:
+        return status, answer
+    address = f"/api/v2/pools/{INFERENCE_POOL}"
+    status, answer = _call("GET", address, port=port, token=token)
+    if status != http.client.OK or any(answer.get(name) != value for name, value in _EARLIER_POOL.items()):
+        return status, answer
+    mask = "&".join(f"update_mask={name}" for name in wanted)
+    return _call("PATCH", f"{address}?{mask}", port=port, body={"pool": INFERENCE_POOL, **wanted}, token=token)
 
 
 def last_lines(path: Path, *, count: int = 15) -> str:
