@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError, StagingCorruptError
+from refund.night.inference import in_blocks
+from refund.night.little_memory import inference_room, say_little_memory
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, begun_params, dump
 from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, pack_model, read_manifest
 from refund.schemas import predictions_schema
@@ -16,13 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
     from refund.model.card import ModelCard
+    from refund.model.load import Predicted
     from refund.night.try_photos import TriedPhoto
     from refund.settings import Settings
 
 log = logging.getLogger(__name__)
-
-_BLOCK = 256  # photos decided at once: 1 MB of scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         StagingMissingError: the pack is gone.
         StagingCorruptError: manifest and pack are not of the same photos, or the pack is not fit for its model.
         ModelArtefactError: the model file is missing or altered.
+        NotEnoughMemoryError: this worker has less than the least.
     """
     import numpy as np
     import pyarrow.parquet as pq
@@ -79,14 +85,15 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         raise FatalRunError(msg)
     with services.staging.readable_folder(layout.manifest) as folder:
         manifest = read_manifest(folder)
-    threads = services.settings.inference_threads or services.settings.cores
     with (
         services.staging.readable_folder(layout.pack) as pack,
         services.staging.writable_folder(layout.predictions) as target,
-        load_model(
-            services.registry.fetch(pack_model(pack, uri=layout.pack), services.settings.cache_folder), threads=threads
-        ) as model,
+        ExitStack() as stack,
     ):
+        unit = services.registry.fetch(pack_model(pack, uri=layout.pack), services.settings.cache_folder)
+        room = inference_room(services, unit=unit, batch_size=params.batch_size, photos=len(manifest))
+        say_little_memory(room.note, row, services)
+        model = stack.enter_context(load_model(unit, threads=room.threads))
         photos = read_photos(pack / PHOTOS_FILE)
         pixels = open_pixels(pack / PIXELS_FILE)
         _check_size(pixels.shape, model.card, pack_uri=layout.pack)
@@ -96,27 +103,40 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
             raise StagingCorruptError(msg)
         declared, names = manifest.column("declared_category"), manifest.column("key")
         slots = np.flatnonzero(photos.column("reason").is_null().to_numpy())
-        blocks = [slots[start : start + _BLOCK] for start in range(0, len(slots), _BLOCK)]
         tables = PredictionTables(labels=labels, categories=taxonomy.categories, model=model.card.key)
         review, spent_s = 0, [np.zeros(0, dtype=np.float32)]
+
+        def judge(block: NDArray[np.intp], found: Predicted) -> tuple[pa.Table, int, NDArray[np.float32]]:
+            verdicts = decide_columns(
+                found.probabilities,
+                labels=labels,
+                taxonomy=taxonomy,
+                top_k=params.top_k,
+                threshold=params.review_threshold,
+                declared=declared.take(block).to_pylist(),
+                model=model.card.key,
+                names=names.take(block).to_pylist(),
+            )
+            rows = tables.rows(photo_ids.take(block), verdicts)
+            return rows, int(verdicts.reasons.any(axis=1).sum()), found.spent_s
+
         with (
             pq.ParquetWriter(target / PREDICTIONS_FILE, predictions_schema()) as writer,
-            closing(model.predict_blocks(pixels, blocks, batch_size=params.batch_size)) as predicted,
-        ):
-            for block, found in zip(blocks, predicted, strict=True):
-                verdicts = decide_columns(
-                    found.probabilities,
-                    labels=labels,
-                    taxonomy=taxonomy,
-                    top_k=params.top_k,
-                    threshold=params.review_threshold,
-                    declared=declared.take(block).to_pylist(),
-                    model=model.card.key,
-                    names=names.take(block).to_pylist(),
+            closing(
+                in_blocks(
+                    model,
+                    pixels,
+                    slots,
+                    room=room,
+                    judge=judge,
+                    say=lambda note: say_little_memory(note, row, services),
                 )
-                writer.write_table(tables.rows(photo_ids.take(block), verdicts))
-                review += int(verdicts.reasons.any(axis=1).sum())
-                spent_s.append(found.spent_s)
+            ) as judged,
+        ):
+            for rows, to_review, spent in judged:
+                writer.write_table(rows)
+                review += to_review
+                spent_s.append(spent)
                 release_pixels(pixels)
         key = model.card.key
         stage = {"seconds": watch.seconds, "classified": len(slots), "review": review, "model": key}

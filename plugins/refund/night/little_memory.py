@@ -18,7 +18,8 @@ from refund.night.room import (
 from refund.night.services import Services
 
 if TYPE_CHECKING:
-    from refund.model.card import ModelCard
+    from pathlib import Path
+
     from refund.records import PhotoFacts, PhotoObject
     from refund.settings import Settings
     from refund.store.records import RunRow
@@ -42,18 +43,21 @@ def decoding_room(services: Services, *, photos: int) -> DecodingRoom:
     )
 
 
-def inference_room(
-    services: Services, *, card: ModelCard, artefact_bytes: int, batch_size: int, photos: int
-) -> InferenceRoom:
-    """What `classify` may take here for so many photos.
+def inference_room(services: Services, *, unit: Path, batch_size: int, photos: int) -> InferenceRoom:
+    """What `classify` may take here for so many photos, with the model in the folder ``unit``.
 
     Raises:
+        ModelArtefactError: there is no model in it.
         NotEnoughMemoryError: it is less than the least.
     """
+    from refund.model.load import read_card
+
+    card = read_card(unit)
+    artefact = unit / card.artefact_file
     return plan_inference(
         _memory(services),
         threads=services.settings.inference_threads or services.settings.cores,
-        artefact_bytes=artefact_bytes,
+        artefact_bytes=artefact.stat().st_size if artefact.exists() else 0,  # gone: load_model says so
         pixel_bytes=card.input_height * card.input_width * 3,
         batch_size=batch_size,
         photos=photos,

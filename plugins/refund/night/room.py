@@ -176,6 +176,14 @@ def plan_inference(
     return InferenceRoom(threads=taken[0], block_photos=taken[1], batch_size=min(batch_size, taken[1]), note=note)
 
 
+def ran_out_note(block_photos: int) -> str:
+    """What to say where memory ran out in the middle of `classify`."""
+    return (
+        f"{_opening('classify')}it ran out over {block_photos} photos at once. It goes on with {block_photos // 2}: no "
+        f"verdict changes, it takes longer. {_REMEDY}"
+    )
+
+
 def note_is_new(note: str, notes: Sequence[str]) -> bool:
     """Whether a run does not say this of the same task yet: one shard's figures are enough."""
     return not any(known.startswith(_opening(note.partition(" ")[0])) for known in notes)
