@@ -48,11 +48,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+# The fixtures of a test count. This ends one that hangs; what a machine of a fifth of the speed needs, it has.
+SLOW_TIMEOUT_S = 1800
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse an ordinary test of the live stack in a file that another process might run."""
+    """Give slow tests time, and refuse an ordinary one of the live stack in a file that another process might run."""
     for item in items:
         path = item.nodeid.partition("::")[0]
-        if item.get_closest_marker("live") and not item.get_closest_marker("slow") and path not in ON_THE_LIVE_STACK:
+        is_slow, is_live = (item.get_closest_marker(name) is not None for name in ("slow", "live"))
+        if is_slow or is_live:
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+        if is_live and not is_slow and path not in ON_THE_LIVE_STACK:
             msg = f"{item.nodeid} is live and not slow: name its file in ON_THE_LIVE_STACK, or mark it slow"
             raise pytest.UsageError(msg)
 

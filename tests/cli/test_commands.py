@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY, free_port
 from tests.e2e.driver import Driver, make_champion, run_refund
 from tests.local.live import LiveStack
 
-live = [pytest.mark.live, pytest.mark.timeout(600)]
+live = pytest.mark.live
 
 PHOTO_DATE = "2026-01-05"  # no night of these tests looks at it
 

@@ -105,8 +105,7 @@ def test_a_sample_of_the_corpus_through_a_night(world: World, beside: Path | Non
         assert [first.reason or ACCEPTED] == night.verdicts[specimen.name]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1000)  # three minutes beside other work, seven beside much
+@pytest.mark.slow  # three minutes beside other work, seven beside much
 def test_the_whole_corpus_through_a_night(world: World, beside: Path | None) -> None:
     size = 200 * 1024 * 1024
     specimens = corpus(beside)

@@ -48,7 +48,6 @@ def schema(desk: DeskWorld) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # of schemathesis and hypothesis
 @pytest.mark.parametrize("mode", EXAMPLES)
 def test_no_call_fails_and_every_answer_is_as_described(schema: Any, mode: str) -> None:

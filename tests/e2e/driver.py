@@ -39,7 +39,7 @@ class Answer:
 
 
 def run_refund(
-    home: Path, *arguments: str | Path, code: int | None = 0, timeout_s: float = 120.0, cwd: Path = Path("/")
+    home: Path, *arguments: str | Path, code: int | None = 0, timeout_s: float = 300.0, cwd: Path = Path("/")
 ) -> Answer:
     """Run ``refund`` against the stack in ``home``; ``code`` is the exit code expected, None takes any."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("REFUND_", "AIRFLOW"))}
@@ -85,13 +85,13 @@ class Driver:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("REFUND_")}
         return stack.access(self.home, environ=environ)
 
-    def refund(self, *arguments: str | Path, code: int | None = 0, timeout_s: float = 120.0) -> Answer:
+    def refund(self, *arguments: str | Path, code: int | None = 0, timeout_s: float = 300.0) -> Answer:
         return run_refund(self.home, *arguments, code=code, timeout_s=timeout_s)
 
     def night(self, date: str, *params: str, code: int = 0) -> Night:
         """Run the night of a date to its end and read ``last_run.json``."""
         options = [text for param in params for text in ("--param", param)]
-        answer = self.refund("night", "--date", date, "--wait", *options, code=code, timeout_s=300)
+        answer = self.refund("night", "--date", date, "--wait", *options, code=code, timeout_s=900)
         return Night(answer=answer, last_run=json.loads((self.home / "last_run.json").read_text()))
 
     def sql(self, statement: str, values: Sequence[Any] = (), *, role: DatabaseAccess | None = None) -> list[Any]:
@@ -122,7 +122,7 @@ class Driver:
     def _client(self) -> httpx.Client:
         access = self.access
         client = httpx.Client(
-            base_url=access.airflow_url, timeout=60.0, trust_env=False
+            base_url=access.airflow_url, timeout=120.0, trust_env=False
         )  # a busy machine's answers take long
         login = {"username": access.airflow_user, "password": access.airflow_password}
         token = client.post("/auth/token", json=login).raise_for_status().json()["access_token"]
@@ -139,12 +139,12 @@ class Driver:
             yield services
 
 
-def await_that(condition: Callable[[], bool], *, within_s: float = 120.0) -> None:
-    """Wait until a condition of the live stack holds."""
+def await_that(condition: Callable[[], bool], *, within_s: float = 600.0, every_s: float = 0.3) -> None:
+    """Wait until a condition of the live stack holds; the limit is for what hangs, not for a slow machine."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:.0f} s"
-        time.sleep(0.3)
+        time.sleep(every_s)
 
 
 def make_champion(home: Path, model_folder: Path) -> Driver:

@@ -20,7 +20,7 @@ from tests.e2e.driver import run_refund
 from tests.local.live import LiveStack, temporary_home
 from tests.sinks import PASSWORD, mail_connection, mail_sink
 
-PATIENCE_S = 90
+PATIENCE_S = 600
 
 
 def connect_mail(live: LiveStack, port: int) -> None:

@@ -18,7 +18,7 @@ from refund.params import parse_run_date
 from tests.e2e.conftest import SHARED_IMAGES, YESTERDAY
 from tests.e2e.driver import DAG, Driver, Night, await_that
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]  # the first test starts the stack and builds the model
+pytestmark = pytest.mark.live
 
 LAST_RUN_KEYS = [
     "run_id", "run_date", "state", "photos", "classified", "rejected", "unchanged", "model", "report", "seconds",

@@ -15,7 +15,7 @@ from tests.e2e.driver import run_refund
 from tests.e2e.transcript import Replay, steps
 from tests.local.live import start, temporary_home
 
-pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 PAGE = REPOSITORY / "docs" / "models.md"
@@ -40,7 +40,7 @@ def replayed(new_stack: Path, shared: Path, tmp_path_factory: pytest.TempPathFac
     for step in steps(PAGE.read_text(encoding="utf-8")):
         program, *arguments = shlex.split(replay.command(step))
         assert program == "refund"
-        answer = run_refund(new_stack, *arguments, code=None, timeout_s=420, cwd=folder)
+        answer = run_refund(new_stack, *arguments, code=None, timeout_s=1200, cwd=folder)
         printed = (answer.err + answer.out).replace(f" {getpass.getuser()} ", " root ")
         difference = replay.difference(step, printed)
         assert difference is None, f"{difference}\n\nall of it:\n{printed}"

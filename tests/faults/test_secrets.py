@@ -27,7 +27,7 @@ SECRET = 's3cr3t/+%"=\\ ü?&'
 
 def live(test: Test) -> Test:
     """Mark a test of the live stack; those before are quick."""
-    return pytest.mark.live(pytest.mark.slow(pytest.mark.timeout(600)(test)))
+    return pytest.mark.live(pytest.mark.slow(test))
 
 
 # --- the search finds, and records and errors show nothing ---------------------------------------------------------

@@ -57,7 +57,7 @@ class LiveStack:
         return answer
 
     def _call(self, method: str, path: str, *, body: Any = None, token: str | None = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection(HOST, self.ports.airflow, timeout=30)
+        connection = http.client.HTTPConnection(HOST, self.ports.airflow, timeout=120)
         try:
             headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
             connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)

@@ -21,7 +21,7 @@ from tests.local.live import temporary_home
 from tests.night.factories import jpeg, write_model
 from tests.sinks import StatsdSink, statsd_sink
 
-pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.live]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
             for name, body in (("1", jpeg(1)), ("2", jpeg(2)), ("3", jpeg(3)), ("bad", b"not a photo")):
                 services.objects.put(f"incoming/{run_date}/R-1/{name}.jpg", body, content_type="image/jpeg")
         driver.api("PATCH", DAG, json={"is_paused": False})  # the schedule then runs last night
-        await_that(lambda: driver.airflow_sql("SELECT state FROM dag_run") == [("success",)], within_s=300)
+        await_that(lambda: driver.airflow_sql("SELECT state FROM dag_run") == [("success",)])
         await_that(lambda: _run_is_complete(home / LINEAGE_FILE))  # a process of its own writes it, after the state
         yield Observed(home=home, sink=sink, driver=driver, run_date=run_date)
         driver.close()
