@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import BACKFILLED, day
+from tests.e2e.conftest import BACKFILLED, YESTERDAY, day
 from tests.e2e.driver import DAG, Driver, Night
 
-pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 
 def task_tries(driver: Driver, run_id: str) -> dict[str, tuple[str, int]]:
@@ -52,7 +52,9 @@ def test_late_photos_come_in_with_the_next_night(late_night: Night, driver: Driv
 
 
 def test_the_counts_of_every_night_add_up(late_night: Night, driver: Driver) -> None:
-    rows = driver.sql("SELECT run_id, adds_up, manifest, outcomes FROM reporting.reconciliation")
+    rows = driver.sql(
+        "SELECT run_id, adds_up, manifest, outcomes FROM reporting.reconciliation WHERE run_date <= %s", (YESTERDAY,)
+    )  # without the night that the schedule begins at 02:00
     assert len(rows) == 7  # three of yesterday, three backfilled, the late one
     assert [row for row in rows if not row[1] or row[2] != row[3]] == []
 
