@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from tests.postgres import free_port
 
-_PATIENCE_S = 30
+_PATIENCE_S = 120
 
 
 @contextmanager
@@ -97,6 +97,7 @@ def watched(
 ) -> Iterator[Watched]:
     """A fresh page of the fixture ``browser``; ``scheme`` is light or dark."""
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **over)
+    context.set_default_timeout(1000 * _PATIENCE_S)
     page = context.new_page()
     seen = Watched(page=page)
     page.on("request", lambda request: seen.asked.append(request.url))
