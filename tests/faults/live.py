@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 TASKS = (
     "health_check", "fetch", "shards.validate", "shards.classify", "persist", "generate_report", "alert_on_drift",
 )  # fmt: skip
-# Airflow's own patience, shortened from 300 s, 10 s, 5 s, 300 s and 5 s. A scheduler still counts as dead after 30 s: one
-# that starts its first task is silent for seconds, and with less would take its own tasks for those of a dead one.
+# Airflow's own patience, shortened from 300 s, 10 s, 5 s, 300 s and 5 s. A scheduler still counts as dead after 30 s:
+# one that starts its first task is silent for seconds, and with less would take its own tasks for those of a dead one.
 _AIRFLOW_CFG = """\
 [scheduler]
 task_instance_heartbeat_timeout = 20
