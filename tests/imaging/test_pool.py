@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,60 @@ def test_a_child_that_is_shot_once_costs_nothing(pool_of, photos):
 
         facts = list(pool.decode(source()))
     assert sorted(fact.slot for fact in facts if fact.ok) == list(range(40))
+
+
+def as_the_kernel_does(pool: DecoderPool, counts: Path, times: int) -> threading.Thread:
+    """Kill busy children and count it where the pool looks, as the kernel's out-of-memory killer would."""
+    counts.write_text("nr_free_pages 7\noom_kill 3\n")
+    pool._config = replace(pool._config, kernel_counts=str(counts))
+    killed: set[int] = set()
+
+    def kill():
+        for number in range(times):
+            pid = wait_until(lambda: busy_child(pool, killed), "a child decodes the slow photo")
+            killed.add(pid)
+            counts.write_text(f"nr_free_pages 7\noom_kill {4 + number}\n")
+            os.kill(pid, signal.SIGKILL)
+
+    return threading.Thread(target=kill)
+
+
+def test_where_memory_runs_out_no_photo_is_blamed_and_fewer_children_go_on(
+    pool_of, photos, slow_photo, tmp_path, caplog
+):
+    pool = pool_of(9, workers=3, timeout_s=60.0)
+    killer = as_the_kernel_does(pool, tmp_path / "vmstat", 2)
+    with pool:
+        killer.start()
+        facts = sorted(pool.decode(enumerate([*photos[:4], slow_photo, *photos[4:8]])), key=lambda fact: fact.slot)
+        killer.join()
+        assert len(family(pool.pid)[1:]) == 1
+    assert [(fact.slot, fact.reason) for fact in facts] == [(slot, None) for slot in range(9)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "The kernel's out-of-memory killer ended a decoding child. Its photos are decoded again, children left: "
+        f"{left}. Give the worker more memory or fewer tasks at once"
+        for left in (2, 1)
+    ]
+
+
+def test_where_memory_runs_out_for_the_last_child_that_is_said_and_no_photo_rejected(pool_of, slow_photo, tmp_path):
+    pool = pool_of(1, workers=1, timeout_s=60.0)
+    killer = as_the_kernel_does(pool, tmp_path / "vmstat", 2)
+    text = r"the kernel's out-of-memory killer ended the last decoding child over a single photo; give the worker more"
+    with pool:
+        killer.start()
+        with pytest.raises(DecoderPoolError, match=text):
+            list(pool.decode([(0, slow_photo)]))
+        killer.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_where_memory_runs_out_the_kernel_takes_a_child_before_the_task(pool_of, photos):
+    own = Path("/proc/self/oom_score_adj").read_text()
+    with pool_of(1, workers=1) as pool:
+        list(pool.decode([(0, photos[0])]))
+        scores = [Path(f"/proc/{process.pid}/oom_score_adj").read_text() for process in family(pool.pid)]
+    assert scores == [own, "1000\n"]
 
 
 def test_an_interpreter_that_is_shot_once_costs_nothing(pool_of, photos):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import selectors
 import subprocess
@@ -42,6 +43,13 @@ _STOP_S = 5.0
 _FRUITLESS_STARTS = 3  # interpreters that may die in a row without a single answer
 _PIPE_BYTES = 1024 * 1024
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+_STARVED = (
+    "The kernel's out-of-memory killer ended a decoding child. Its photos are decoded again, children left: %s. Give "
+    "the worker more memory or fewer tasks at once"
+)
+log = logging.getLogger(__name__)
 
 
 class _InterpreterDiedError(Exception):
@@ -297,6 +305,10 @@ class _Interpreter:
                 if ticket == CONTROL_TICKET and "fatal" in payload:
                     msg = f"photos cannot be decoded: {payload['fatal']}"
                     raise DecoderPoolError(msg)
+                if ticket == CONTROL_TICKET and "children" in payload:
+                    log.warning(_STARVED, payload["children"])
+            if not controls:
+                answers = [answer for answer in answers if answer[0] != CONTROL_TICKET]
             if answers or (give_up_at is None and not readable):
                 return answers
             if give_up_at is not None and time.monotonic() > give_up_at:

@@ -67,6 +67,9 @@ def _limit(config: PoolConfig, pixels_fd: int, *, arena_bytes: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123
+            score.write("1000")  # where the machine runs out of memory, a child is to die before the task
+
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if hasattr(libc, "mallopt"):  # glibc; bodies and pictures of one photo then lie where the last one's did

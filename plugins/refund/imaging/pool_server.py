@@ -103,6 +103,7 @@ class _Server:
         self._woken_at = 0.0  # monotonic: when answers were last written
         self._input_open = True
         self._idle_deaths = 0
+        self._oom_kills = _oom_kills(config.kernel_counts)
 
     def run(self) -> None:
         self._prepare()
@@ -279,19 +280,36 @@ class _Server:
         status = self._end(child)
         self._children.remove(child)
         photos = list(child.photos)
+        starved = self._starved(child, status)
+        if starved and child.alone and not self._children:
+            msg = (
+                "the kernel's out-of-memory killer ended the last decoding child over a single photo; give the "
+                "worker more memory or fewer tasks at once"
+            )
+            raise _PoolBrokenError(msg)
         if not photos:
             self._idle_deaths += 1
             if self._idle_deaths >= _IDLE_DEATHS:
                 msg = f"{_IDLE_DEATHS} decoding children died without a photo, the last {_death(status)}"
                 raise _PoolBrokenError(msg)
-        if child.alone:
+        if child.alone and not starved:
             self._reject(photos.pop(0), self._verdict(child, status), decode_ms=spent_ms)
         if child.timed_out and len(photos) > 1:  # the others are not to wait for its second try as well
             photos.append(photos.pop(0))
         for photo in photos:
             photo.failed = True
             self._alone.append(photo)
-        self._fork()
+        if starved and self._children:
+            self._outbox += answer_frame(CONTROL_TICKET, {"children": len(self._children)})
+        else:
+            self._fork()
+
+    def _starved(self, child: _Child, status: int) -> bool:
+        """Whether the machine had no memory left for this child: nobody's fault, and no other is to take its place."""
+        if child.timed_out or not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            return False
+        before, self._oom_kills = self._oom_kills, _oom_kills(self._config.kernel_counts)
+        return self._oom_kills > before
 
     def _verdict(self, child: _Child, status: int) -> RejectedPhotoError:
         config = self._config
@@ -334,6 +352,16 @@ class _Server:
             child.timed_out = True  # no moment of grace
             self._end(child)
         self._children.clear()
+
+
+def _oom_kills(kernel_counts: str) -> int:
+    """How many processes the kernel has ended for want of memory, on this whole machine; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(kernel_counts).read_text(encoding="utf-8").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
 
 
 def _death(status: int) -> str:

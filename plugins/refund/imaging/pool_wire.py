@@ -34,6 +34,7 @@ class PoolConfig:
     memory_bytes: int
     timeout_s: float
     size: tuple[int, int]
+    kernel_counts: str = "/proc/vmstat"  # where the kernel counts what its out-of-memory killer ended
 
     def to_json(self) -> str:
         """As JSON text."""
