@@ -37,12 +37,12 @@ def measure_quality(
     import numpy as np
 
     grey = luminance(pixels) if grey is None else grey
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4.0 * grey[1:-1, 1:-1]
-    counts = np.bincount((grey + 0.5).astype(np.uint8).ravel(), minlength=256)
+    counts = _histogram(grey)
     shares = counts[counts > 0] / grey.size
-    brightness = float(np.clip(grey.mean() / 255.0, 0.0, 1.0))
-    contrast = float(min(grey.std() / 255.0, 0.5))
-    sharpness = float(laplacian.var())
+    mean = grey.mean(keepdims=True)
+    brightness = min(max(float(mean[0, 0] / 255.0), 0.0), 1.0)
+    contrast = float(min(grey.std(mean=mean) / 255.0, 0.5))
+    sharpness = float(_laplacian(grey).var())
     entropy = max(0.0, float(-(shares * np.log2(shares)).sum()))
     return Quality(
         brightness_ratio=brightness,
@@ -51,6 +51,34 @@ def measure_quality(
         entropy_bits=entropy,
         labels=_labels(brightness, sharpness, entropy, max(width_px, height_px) / min(width_px, height_px)),
     )
+
+
+def _laplacian(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The 4-neighbour Laplacian of the pixels that have four neighbours, ``(H - 2, W - 2)``.
+
+    Over the picture as one long row, so that every sum runs over memory without a gap, in the order in which the sum of
+    five windows would have it; what it makes of the seams between rows is left out at the end.
+    """
+    import numpy as np
+
+    height, width = grey.shape
+    line = np.ascontiguousarray(grey).reshape(-1)
+    inner = max(0, (height - 2) * width - 2)  # from the first pixel with four neighbours to the last
+    total = np.empty((max(0, height - 2), width), dtype=np.float32)
+    sums = total.reshape(-1)[:inner]
+    np.add(line[1 : 1 + inner], line[2 * width + 1 : 2 * width + 1 + inner], out=sums)
+    sums += line[width : width + inner]
+    sums += line[width + 2 : width + 2 + inner]
+    sums -= line[width + 1 : width + 1 + inner] * np.float32(4.0)
+    return np.ascontiguousarray(total[:, : max(0, width - 2)])
+
+
+def _histogram(grey: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many pixels have each of the 256 shades; Pillow counts bytes in half the time that ``bincount`` takes."""
+    import numpy as np
+    from PIL import Image
+
+    return np.array(Image.fromarray((grey + 0.5).astype(np.uint8)).histogram())
 
 
 def _labels(brightness: float, sharpness: float, entropy: float, aspect: float) -> tuple[QualityLabel, ...]:
