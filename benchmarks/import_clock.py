@@ -46,6 +46,6 @@ def install() -> None:
         body_s = time.perf_counter() - began
         log.info(TOLD.format(imports_s=clock.seconds, body_s=body_s, cpu_s=time.process_time()))
 
-    builtins.__import__ = clock = _Clock()  # type: ignore[assignment]
+    builtins.__import__ = clock = _Clock()
     airflow_glue.night_task = timed
     began = time.perf_counter()

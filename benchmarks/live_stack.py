@@ -207,8 +207,7 @@ def running_stack(*, progress: Callable[[str], None], timed: bool = True) -> Ite
     try:
         dags.mkdir()
         text = (default_dags_folder() / DAG_FILE).read_text(encoding="utf-8")
-        header = _HEADER.format(checkout=str(Path(__file__).parents[1])) if timed else ""
-        (dags / DAG_FILE).write_text(text.replace(_FUTURE, _FUTURE + header, 1), encoding="utf-8")
+        (dags / DAG_FILE).write_text(timed_dag(text) if timed else text, encoding="utf-8")
         ports = dict(zip(("postgres", "s3", "airflow"), _free_ports(3), strict=True))
         stack.up(home, ports=Ports(**ports), progress=progress, dags_folder=dags, environ=_own_environment())
         yield BenchStack(home=home)
@@ -218,6 +217,11 @@ def running_stack(*, progress: Callable[[str], None], timed: bool = True) -> Ite
         if elsewhere and not Path(elsewhere).is_relative_to(home):
             shutil.rmtree(Path(elsewhere).parent, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def timed_dag(text: str) -> str:
+    """The DAG file with `import_clock` installed before anything else of it runs."""
+    return text.replace(_FUTURE, _FUTURE + _HEADER.format(checkout=str(Path(__file__).parents[1])), 1)
 
 
 def _own_environment() -> dict[str, str]:
