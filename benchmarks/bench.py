@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accuracy, figures, floor, memory, stages
-from benchmarks.arena import Arena, open_arena
+from benchmarks.arena import LONE_PREFIX, Arena, open_arena
 from benchmarks.measure import Contender, Measurement, interleave
 from benchmarks.photographs import PhotoSet, enlarged, find_photographs, labelled_photographs, repeated, with_rejects
 from benchmarks.rivals.client import INTERPRETER, Rival, RivalLeftOutError, rival
@@ -64,6 +64,7 @@ def run(*, sizes: Sizes, model: Path | None, progress: Callable[[str], None]) ->
         )
         sets = _sets(arena, photographs, sizes.ours, progress)
         rivals, left_out = _rivals(stack, arena, sizes.rivals, progress)
+        stages.run_stages(arena, LONE_PREFIX)  # what is imported once must not fall into the first round
         load_before = _load()
         measured = {
             photos.name: interleave(

@@ -28,11 +28,13 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .note, .part { font-size: 12px; fill: #59636e }
 .name { text-anchor: end }
 .ours { fill: #0969da } .rival { fill: #afb8c1 } .whisker { stroke: #1f2328; stroke-width: 1.2 }
-.p0 { fill: #54aeff } .p1 { fill: #0969da } .p2 { fill: #8250df } .p3 { fill: #bf8700 } .p4 { fill: #1a7f37 }
+.GET { fill: #a475f9 } .decode, .validate { fill: #0969da } .hash { fill: #54aeff } .quality { fill: #80ccff }
+.inference, .classify { fill: #1a7f37 } .fetch { fill: #cf222e } .persist { fill: #bf8700 }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc } .note, .part { fill: #9198a1 } .whisker { stroke: #f0f6fc }
   .ours { fill: #4493f8 } .rival { fill: #59636e }
-  .p0 { fill: #80ccff } .p1 { fill: #4493f8 } .p2 { fill: #ab7df8 } .p3 { fill: #d29922 } .p4 { fill: #3fb950 }
+  .GET { fill: #ab7df8 } .decode, .validate { fill: #4493f8 } .hash { fill: #79c0ff } .quality { fill: #a5d6ff }
+  .inference, .classify { fill: #3fb950 } .fetch { fill: #f85149 } .persist { fill: #d29922 }
 }
 """
 
@@ -84,8 +86,8 @@ def _costs(drawn: list[str], name: str, of_set: Mapping[str, Any], *, top: int) 
     for told, row in parts.items():
         drawn.append(_text(_LEFT - 8, top + 15, told, "name"))
         left = float(_LEFT)
-        for number, (_, cost) in enumerate(row):
-            drawn.append(_bar(left, top, cost * scale, f"p{number}"))
+        for part, cost in row:
+            drawn.append(_bar(left, top, cost * scale, part))
             left += cost * scale
         drawn.append(_text(left + 8, top + 15, f"{sum(cost for _, cost in row):.2f} ms"))
         top += _BAR + 4
@@ -96,16 +98,16 @@ def _costs(drawn: list[str], name: str, of_set: Mapping[str, Any], *, top: int) 
 
 def _key(row: Sequence[tuple[str, float]], top: int) -> Iterator[str]:
     left = _LEFT
-    for number, (told, cost) in enumerate(row):
-        yield f'<rect x="{left}" y="{top + 3}" width="9" height="9" class="p{number}"/>'
+    for told, cost in row:
+        yield f'<rect x="{left}" y="{top + 3}" width="9" height="9" class="{told}"/>'
         text = f"{told} {cost:.2f}"
         yield _text(left + 13, top + 12, text, "part")
         left += 34 + 7 * len(text)
 
 
 def _title(drawn: list[str], title: str, note: str, top: int) -> int:
-    drawn.append(_text(8, top + 18, title, "title"))
-    drawn.append(_text(8 + 9 * len(title), top + 18, note, "note"))
+    noted = f'<tspan class="note" dx="10">{escape(note)}</tspan>'
+    drawn.append(f'<text x="8" y="{top + 18}"><tspan class="title">{escape(title)}</tspan>{noted}</text>')
     return top + _HEAD
 
 

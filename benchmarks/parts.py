@@ -17,7 +17,7 @@ from benchmarks.measure import Contender, Measurement, interleave, measure
 from benchmarks.results import FOLDER, Measured, Pairs
 from benchmarks.units import find_units
 from refund import keys
-from refund.imaging.pack import PIXELS_FILE
+from refund.imaging.pack import PIXELS_FILE, create_pixels
 from refund.model.load import Model, load_model
 from refund.records import PhotoObject
 
@@ -108,6 +108,7 @@ def decoding(arena: Arena) -> list[Contender]:
     """Scaling while decoding against every pixel, small and large; and what a pool of decoders needs to start."""
     settings = arena.services.settings
     large = isolation.large_photos(arena.bodies)
+    create_pixels(arena.folder / PIXELS_FILE, count=1)
 
     def start_and_stop() -> None:
         with isolation.pool_on(arena.folder / PIXELS_FILE, settings.cores, settings):

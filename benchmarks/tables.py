@@ -18,6 +18,7 @@ RIVALS = {
     "one_predict": "one `model.predict` per photo",
     "ray_data": "Ray Data + Keras",
 }
+_STATE = "state"
 _STATES = {True: "reached", False: "**not reached**, see [what holds it](#what-holds-it)", None: "not measured"}
 
 
@@ -31,7 +32,7 @@ class Sheet:
 
     def markdown(self) -> str:
         """With numbers to the right."""
-        rule = ["---", *["---:"] * (len(self.head) - 1)]
+        rule = ["---" if number == 0 or name == _STATE else "---:" for number, name in enumerate(self.head)]
         return "\n".join(f"| {' | '.join(line)} |" for line in (self.head, rule, *self.rows))
 
 
@@ -55,7 +56,7 @@ def target_sheet(content: Mapping[str, Any]) -> Sheet:
     """What was wanted and what came of it."""
     return Sheet(
         title="Targets",
-        head=("figure", "wanted", "measured", ""),
+        head=("figure", "wanted", "measured", _STATE),
         rows=[
             (
                 row["figure"],
