@@ -93,7 +93,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         unit = services.registry.fetch(pack_model(pack, uri=layout.pack), services.settings.cache_folder)
         room = inference_room(services, unit=unit, batch_size=params.batch_size, photos=len(manifest))
         say_little_memory(room.note, row, services)
-        model = stack.enter_context(load_model(unit, threads=room.threads))
+        model = stack.enter_context(load_model(unit, threads=room.threads, labels=labels))
         photos = read_photos(pack / PHOTOS_FILE)
         pixels = open_pixels(pack / PIXELS_FILE)
         _check_size(pixels.shape, model.card, pack_uri=layout.pack)
