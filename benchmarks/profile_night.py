@@ -45,6 +45,10 @@ _WORKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("S3 besides GET", ("botocore/", "boto3/", "store/objects.py", "store/s3_clients.py")),
     ("Parquet", ("pyarrow/parquet/", "night/staged.py", "imaging/pack.py")),
 )
+# A thread that waits there was about to sleep or to wake when it was looked at: on a busy machine that is often.
+_WAITS = (
+    "select (selectors.py", "wait (threading.py", "_wait_for_tstate_lock (", "_worker (concurrent/futures/thread.py",
+)  # fmt: skip
 _MODEL, _MODEL_FRAMES = "start of the model", ("load_model (", "load_labels (", "load_taxonomy (")
 ORDER = (*(name for name, _ in _WORKS), _MODEL, IMPORTS, OTHER)
 
@@ -72,11 +76,15 @@ def work_of(stack: str) -> str:
 
 
 def spent(raw: str, *, cpu_s: float, native_s: float) -> StageProfile:
-    """Share out what a stage cost over the samples of py-spy; ``native_s`` of it are those of obstore's threads."""
+    """Share out what a stage cost over the samples of py-spy, those of waiting threads left out.
+
+    ``native_s`` of it are those of obstore's threads.
+    """
     samples: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        samples[work_of(stack)] += int(count)
+        if not any(text in stack.rpartition(";")[2] for text in _WAITS):
+            samples[work_of(stack)] += int(count)
     each_s = (cpu_s - native_s) / max(1, samples.total())
     found = {name: count * each_s for name, count in samples.items()}
     found[GET] = found.get(GET, 0.0) + native_s

@@ -39,6 +39,12 @@ def test_samples_share_what_the_kernel_counted_and_threads_beside_python_are_dow
     assert spent("", cpu_s=0.5, native_s=0.5).spent_s == {GET: 0.5}
 
 
+@pytest.mark.parametrize("frame", ["EpollSelector.select (selectors.py:468)", "Condition.wait (threading.py:324)"])
+def test_threads_that_wait_cost_nothing(frame: str) -> None:
+    raw = f"{TASK};{frame} 9\n{TASK};invoke (ai_edge_litert/interpreter.py:1) 1\n"
+    assert spent(raw, cpu_s=2.0, native_s=0.0).spent_s == {"LiteRT": 2.0, GET: 0.0}
+
+
 def test_the_table_adds_up_by_stage_and_by_work() -> None:
     found = {
         "validate": StageProfile(cpu_s=3.0, spent_s={"JPEG decode": 2.0, GET: 1.0}),
