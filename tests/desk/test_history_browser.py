@@ -12,6 +12,7 @@ from refund.desk import history_page
 from tests.desk.conftest import DeskWorld, desk_in
 from tests.desk.history_world import HOSTILE_KEY, page_of, tell
 from tests.desk.serving import serve, watched
+from tests.e2e.driver import await_that
 from tests.night.conftest import World
 
 
@@ -30,10 +31,10 @@ def url(told: DeskWorld) -> Iterator[str]:
         yield address
 
 
-def all_pictures_are_there(page: Any) -> bool:
-    """Whether every picture of the page was decoded by the browser."""
+def await_pictures(page: Any) -> None:
+    """Wait until every picture of the page was decoded by the browser."""
     page.wait_for_load_state("networkidle")
-    return bool(page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)"))
+    await_that(lambda: bool(page.evaluate("[...document.images].every((image) => image.naturalWidth > 0)")))
 
 
 def test_somebody_filters_opens_a_photo_and_comes_back_to_the_filtered_list(browser: Any, url: str) -> None:
@@ -47,10 +48,10 @@ def test_somebody_filters_opens_a_photo_and_comes_back_to_the_filtered_list(brow
         assert page.locator("tbody tr").count() == 3
         page.locator("#statistics", has_text="of 3").wait_for()
         assert page.locator("#counts").inner_text().startswith("Photos 1 to 3 of 3 · 100% to review · mean confidence ")
-        assert all_pictures_are_there(page)
+        await_pictures(page)
         page.get_by_role("link", name="photo 4.jpg").click()
         page.get_by_role("heading", name="photo 4.jpg").wait_for()
-        assert all_pictures_are_there(page)
+        await_pictures(page)
         page.get_by_role("link", name="History", exact=True).nth(1).click()
         page.wait_for_url("**/history?*refund_id=R-1*")
         assert page.locator("tbody tr").count() == 3

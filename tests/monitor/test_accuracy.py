@@ -175,9 +175,9 @@ def test_draws_are_the_same_every_time_and_bounded_in_memory() -> None:
 @pytest.mark.slow
 def test_ten_thousand_photographs_take_seconds() -> None:
     verdicts = draw_verdicts(10_000, categories=23)
-    start = time.perf_counter()
+    start = time.process_time()  # other load of the machine is not in it
     evaluate_predictions(verdicts, auto=flags(verdicts))
-    assert time.perf_counter() - start < 15  # 1.1 s on two idle cores
+    assert time.process_time() - start < 15  # 1.1 s on two idle cores
 
 
 # --- two models ------------------------------------------------------------------------------------------------------
