@@ -10,6 +10,7 @@ import signal
 import socket
 import tempfile
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,16 +74,23 @@ class Cluster:
         pgexec("pg_ctl", command, bin_path=self.server.bin_path, user=self.server.system_user, timeout=60)
 
 
+_given: deque[int] = deque(maxlen=100)  # the last ports, some of which nobody listens on yet
+
+
 def free_port() -> int:
     """A loopback port that nothing listens on, drawn from below those that systems give to outgoing connections.
 
-    Two test processes, or a connection opened meanwhile, could be given the same port by the system itself.
+    Two test processes, or a connection opened meanwhile, could be given the same port by the system itself. None is given
+    again soon, and each process that shares a session's tests draws from ports of its own.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
     while True:
-        port = secrets.choice(range(20_000, 32_000))
+        port = secrets.choice(range(20_000 + worker, 32_000, 16))
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.append(port)
+                return port
 
 
 @contextlib.contextmanager
