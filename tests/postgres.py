@@ -80,8 +80,8 @@ _given: deque[int] = deque(maxlen=100)  # the last ports, some of which nobody l
 def free_port() -> int:
     """A loopback port that nothing listens on, drawn from below those that systems give to outgoing connections.
 
-    Two test processes, or a connection opened meanwhile, could be given the same port by the system itself. None is given
-    again soon, and each process that shares a session's tests draws from ports of its own.
+    Two test processes, or a connection opened meanwhile, could be given the same port by the system itself. Here none
+    is given again soon, and each process that shares a session's tests draws from ports of its own.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
     while True:
