@@ -227,8 +227,18 @@ class Ground:
         await_that(lambda: bool(self.driver.airflow_sql(runs)))
         ((run_id,),) = self.driver.airflow_sql(runs)
         night = LiveNight(run_id=run_id, run_date=last_night, photos=13)
-        with self.suspended(self.decoding(night)):  # its decoders wait for it until they were looked at
+
+        def look() -> None:
             self.visible.sample(LiveStack(home=self.home, ports=self.ports).processes())
+
+        def has_begun(task: str) -> bool:
+            look()
+            return self.instances(night)[task]["state"] in {"running", "success"}
+
+        await_that(lambda: has_begun("fetch"))
+        with self.suspended(self.decoding(night)):  # its decoders wait for it until they were looked at
+            look()
+        await_that(lambda: has_begun("alert_on_drift"))
         self.await_end(night)
 
     # --- holding and killing -----------------------------------------------------------------------------------------
