@@ -261,6 +261,10 @@ def api(initialised: Production) -> Iterator[httpx.Client]:
             yield client
     finally:
         os.killpg(process.pid, 15)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
         process.wait(timeout=60)
 
 
