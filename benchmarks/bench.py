@@ -14,7 +14,7 @@ from benchmarks import accuracy, figures, floor, memory, stages
 from benchmarks.arena import LONE_PREFIX, Arena, open_arena
 from benchmarks.measure import Contender, Measurement, interleave
 from benchmarks.photographs import PhotoSet, enlarged, find_photographs, labelled_photographs, repeated, with_rejects
-from benchmarks.rivals.client import INTERPRETER, Rival, RivalLeftOutError, rival
+from benchmarks.rivals.client import INTERPRETER, Rival, RivalFailedError, RivalLeftOutError, rival
 from benchmarks.units import find_units, weights_file
 
 _WARM_UP = 64  # photos: a batch of the rivals
@@ -67,22 +67,20 @@ def run(*, sizes: Sizes, model: Path | None, progress: Callable[[str], None]) ->
         rivals, left_out = _rivals(stack, arena, sizes.rivals, progress)
         stages.run_stages(arena, LONE_PREFIX)  # what is imported once must not fall into the first round
         load_before = _load()
-        measured = {
-            photos.name: interleave(
-                [
-                    stages.our_stages(arena, photos),
-                    stages.one_photo(arena),
-                    *floor.floor(arena, photos),
-                    *(_contender(one, photos, sizes.rivals[name][photos.name]) for name, one in rivals.items()),
-                ],
-                rounds=sizes.rounds,
-                progress=lambda text, name=photos.name: progress(f"{name}, {text}"),  # type: ignore[misc]
-            )
-            for photos in sets
-        }
+        measured = {}
+        for photos in sets:
+            contenders = [
+                stages.our_stages(arena, photos),
+                stages.one_photo(arena),
+                *floor.floor(arena, photos),
+                *(of_rival(one, photos, sizes.rivals[name][photos.name], left_out) for name, one in rivals.items()),
+            ]
+            found = interleave(contenders, rounds=sizes.rounds, progress=_prefixed(photos.name, progress))
+            measured[photos.name] = {name: rounds for name, rounds in found.items() if len(rounds) == sizes.rounds}
+        alive = {name: one for name, one in rivals.items() if name not in left_out}
         labelled = labelled_photographs()
         right = (
-            accuracy.top1(arena, labelled=labelled, float32=units.float32, rivals=rivals, progress=progress)
+            accuracy.top1(arena, labelled=labelled, float32=units.float32, rivals=alive, progress=progress)
             if labelled
             else None
         )
@@ -150,24 +148,37 @@ def _rivals(
         )
         try:
             started[name] = stack.enter_context(entered)
-        except RivalLeftOutError as exc:
+        except (RivalLeftOutError, RivalFailedError) as exc:
             left_out[name] = str(exc)
             progress(left_out[name])
     return started, left_out
 
 
-def _contender(one: Rival, photos: PhotoSet, count: int) -> Contender:
-    """A rival over the first photos of a set; it must classify all that are good, and may classify more."""
+def of_rival(one: Rival, photos: PhotoSet, count: int, left_out: dict[str, str]) -> Contender:
+    """A rival over the first photos of a set; it must classify all that are good, and may classify more.
+
+    One that dies is noted in ``left_out`` and asked no more: a quarter of an hour of the others is not lost with it.
+    """
     keys, good = photos.keys[:count], sum(photos.good[:count])
 
     def run() -> dict[str, Measurement]:
-        found = one.run(keys)
+        if one.name in left_out:
+            return {}
+        try:
+            found = one.run(keys)
+        except RivalFailedError as exc:
+            left_out[one.name] = f"{one.name} is left out from {photos.name} on: {exc}"
+            return {}
         if not good <= one.classified <= len(keys):
             msg = f"{one.name} classified {one.classified} of {len(keys)} photos, of which {good} are good"
             raise RuntimeError(msg)
         return {one.name: replace(found, classified=one.classified)}
 
     return Contender(name=one.name, run=run)
+
+
+def _prefixed(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: progress(f"{name}, {text}")
 
 
 def _load() -> float:

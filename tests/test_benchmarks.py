@@ -21,6 +21,7 @@ from benchmarks.measure import Contender, Measurement, Spread, interleave, measu
 from benchmarks.memory import pss, watched
 from benchmarks.photographs import PhotoSet, with_rejects
 from benchmarks.results import spread_text
+from benchmarks.rivals.client import RivalFailedError
 from benchmarks.stages import FURTHER, NAME, ONE, STAGES
 from benchmarks.tables import sheets, target_sheet
 from refund.errors import ReasonCode
@@ -214,11 +215,27 @@ def test_a_rival_that_left_out_a_good_photo_is_no_measurement() -> None:
             return one(wall_s=1, cpu_s=1, photos=3)
 
     photos = PhotoSet(name="mix", prefix="p/", keys=("a", "b", "c", "d"), bodies=(b"",) * 4, good=(True,) * 4)
-    contender = bench._contender(Lazy(), photos, 3)  # type: ignore[arg-type]
+    contender = bench.of_rival(Lazy(), photos, 3, {})  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="lazy classified 2 of 3 photos, of which 3 are good"):
         contender.run()
     Lazy.classified = 3
     assert contender.run()["lazy"].classified == 3
+
+
+def test_a_rival_that_dies_is_left_out_and_asked_no_more() -> None:
+    class Dead:
+        name, asked = "dead", 0
+
+        def run(self, keys: object) -> Measurement:
+            self.asked += 1
+            msg = "dead ended with status 9 before it answered"
+            raise RivalFailedError(msg)
+
+    photos = PhotoSet(name="12 MP", prefix="p/", keys=("a",), bodies=(b"",), good=(True,))
+    dead, left_out = Dead(), dict[str, str]()
+    contender = bench.of_rival(dead, photos, 1, left_out)  # type: ignore[arg-type]
+    assert (contender.run(), contender.run(), dead.asked) == ({}, {}, 1)
+    assert left_out == {"dead": "dead is left out from 12 MP on: dead ended with status 9 before it answered"}
 
 
 def test_memory_of_children_counts() -> None:
