@@ -37,7 +37,7 @@ from refund.records import ImageLimits, PhotoFacts
 IN_FLIGHT_BYTES = 32 * 1024 * 1024  # two of the largest photos that are taken by default; many ordinary ones
 IN_FLIGHT_PHOTOS_PER_WORKER = 64
 _AMPLE_PHOTOS_PER_WORKER = 24  # with so many in flight nobody waits for the next, and tickets can go out together
-_TICKETS_TOGETHER = 8
+_TICKETS_TOGETHER = 16
 _START_S = 60.0
 _STOP_S = 5.0
 _FRUITLESS_STARTS = 3  # interpreters that may die in a row without a single answer
@@ -316,29 +316,34 @@ class _Interpreter:
                 raise _InterpreterDiedError(msg)
 
     def _turn(self, timeout_s: float) -> bool:
-        """Serve whichever pipe is ready, once; say whether anything was read."""
+        """Send what the pipe takes, read what is there or comes in time; say whether anything was read."""
         read = False
-        if self._outbox and self._stdin not in self._selector.get_map():
-            self._selector.register(self._stdin, selectors.EVENT_WRITE)
+        self._write()
         for key, _ in self._selector.select(timeout_s):
-            try:
-                if key.fileobj is self._stdin:
-                    self._write()
-                else:
-                    chunk = os.read(self._stdout.fileno(), _PIPE_BYTES)
-                    if not chunk:
-                        raise _InterpreterDiedError(self._last_words())
-                    self._inbox += chunk
-                    read = True
-            except BlockingIOError:
+            if key.fileobj is self._stdin:
+                self._write()
                 continue
-            except BrokenPipeError as exc:
-                raise _InterpreterDiedError(self._last_words()) from exc
+            with contextlib.suppress(BlockingIOError):
+                chunk = os.read(self._stdout.fileno(), _PIPE_BYTES)
+                if not chunk:
+                    raise _InterpreterDiedError(self._last_words())
+                self._inbox += chunk
+                read = True
         return read
 
     def _write(self) -> None:
-        del self._outbox[: os.write(self._stdin.fileno(), self._outbox)]
-        if not self._outbox:
+        """Only while the pipe is full it is watched; that it broke shows where answers are read, after the last one."""
+        watched = self._stdin in self._selector.get_map()
+        try:
+            if self._outbox:
+                del self._outbox[: os.write(self._stdin.fileno(), self._outbox)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._outbox.clear()
+        if self._outbox and not watched:
+            self._selector.register(self._stdin, selectors.EVENT_WRITE)
+        elif watched and not self._outbox:
             self._selector.unregister(self._stdin)
 
     def _last_words(self) -> str:

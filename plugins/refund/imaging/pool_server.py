@@ -38,7 +38,7 @@ _CHILD_PHOTOS = 16  # photos a child may have before it answers: enough to keep 
 _READ_BYTES = 1024 * 1024
 _IDLE_DEATHS = 5  # children that die without a photo in hand before the pool gives up
 _PARENT_CHECK_S = 1.0
-_ANSWER_BATCH_BYTES = 4096  # about ten answers
+_ANSWER_BATCH_BYTES = 8192  # about twenty answers
 _ANSWER_WAIT_S = 0.05
 
 
@@ -113,7 +113,7 @@ class _Server:
         while self._input_open and os.getppid() == self._parent:
             while not self._hand_out():  # a child was lost over it, and another is there
                 pass
-            self._watch_answers()
+            self._send_answers()
             for key, _ in self._selector.select(self._next_deadline_s()):
                 if key.fd == 0:
                     self._read_tickets()
@@ -170,10 +170,13 @@ class _Server:
             self._inbox += received
             self._waiting.extend(_Photo(*ticket) for ticket in take_tickets(self._inbox))
 
-    def _watch_answers(self) -> None:
+    def _send_answers(self) -> None:
+        """Write answers that are due; only while the pipe is full it is watched, which would cost a turn each time."""
         watched = self._answers_fd in self._selector.get_map()
         if self._outbox and not watched and self._answers_are_due():
-            self._selector.register(self._answers_fd, selectors.EVENT_WRITE)
+            self._write_answers()
+            if self._outbox:
+                self._selector.register(self._answers_fd, selectors.EVENT_WRITE)
         elif watched and not self._outbox:
             self._selector.unregister(self._answers_fd)
 

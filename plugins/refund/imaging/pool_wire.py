@@ -20,7 +20,8 @@ ANSWER_HEADER = struct.Struct("!QI")  # ticket, bytes of the JSON that follows
 CONTROL_TICKET = 0  # an answer about the pool itself: {"ready": …} or {"fatal": …}
 MAX_ANSWER_BYTES = 16_384
 _MAX_DETAIL_CHARS = 1000
-_FACTS = tuple(field.name for field in fields(PhotoFacts) if field.name != "slot")
+_FACTS = frozenset(field.name for field in fields(PhotoFacts)) - {"slot"}
+_MEASURES = ("brightness_ratio", "contrast_ratio", "sharpness", "entropy_bits")
 _QUALITY = tuple(field.name for field in fields(Quality))
 
 
@@ -114,48 +115,67 @@ def facts_from_payload(slot: int, payload: dict[str, Any]) -> PhotoFacts:
         ValueError: a field is missing, unknown, of a wrong type or out of range.
     """
     try:
-        values = dict(payload)
-        reason = values.pop("reason")
-        quality = values.pop("quality")
+        if payload.keys() - _FACTS:
+            msg = f"an answer with the unknown fields {sorted(payload.keys() - _FACTS)}"
+            raise ValueError(msg)
+        reason, quality = payload["reason"], payload["quality"]
         facts = PhotoFacts(
             slot=slot,
             reason=None if reason is None else ReasonCode(reason),
+            detail=payload["detail"],
+            image_format=payload["image_format"],
+            width_px=payload["width_px"],
+            height_px=payload["height_px"],
+            sha256=payload["sha256"],
+            perceptual_hash=payload["perceptual_hash"],
             quality=None if quality is None else _quality(quality),
-            **values,
+            decode_ms=payload["decode_ms"],
         )
     except (KeyError, TypeError, AttributeError) as exc:
         msg = f"an answer with wrong fields: {exc}"
         raise ValueError(msg) from exc
-    _check(facts)
+    if (wrong := _wrong_field(facts)) is not None:
+        msg = f"an answer whose {wrong} is wrong: {facts!r}"
+        raise ValueError(msg)
     return facts
 
 
 def _quality(values: dict[str, Any]) -> Quality:
-    measures = {name: values[name] for name in ("brightness_ratio", "contrast_ratio", "sharpness", "entropy_bits")}
-    if not all(isinstance(value, float) and 0.0 <= value < 1e9 for value in measures.values()):
-        msg = f"an answer with quality measures {measures}"
-        raise ValueError(msg)
-    return Quality(**measures, labels=tuple(QualityLabel(label) for label in values["labels"]))
+    measures = [values[name] for name in _MEASURES]
+    for value in measures:
+        if not (type(value) is float and 0.0 <= value < 1e9):
+            msg = f"an answer with quality measures {measures}"
+            raise ValueError(msg)
+    brightness, contrast, sharpness, entropy = measures
+    return Quality(
+        brightness_ratio=brightness,
+        contrast_ratio=contrast,
+        sharpness=sharpness,
+        entropy_bits=entropy,
+        labels=tuple([QualityLabel(label) for label in values["labels"]]),
+    )
 
 
-def _check(facts: PhotoFacts) -> None:
-    hashed, spent_ms = facts.perceptual_hash, facts.decode_ms
-    checks = {
-        "detail": facts.detail is None or isinstance(facts.detail, str),
-        "image_format": facts.image_format in (None, *SUPPORTED_FORMATS),
-        "width_px": _is_side(facts.width_px),
-        "height_px": _is_side(facts.height_px),
-        "sha256": isinstance(facts.sha256, str) and len(facts.sha256) == 64,
-        "decode_ms": spent_ms is None or (isinstance(spent_ms, float) and 0.0 <= spent_ms < 1e9),
-        "perceptual_hash": hashed is None or (type(hashed) is int and -(2**63) <= hashed < 2**63),
-    }
-    if facts.ok:
-        kept = (facts.image_format, facts.width_px, facts.height_px, hashed, facts.quality)
-        checks["a field of a decoded photo"] = None not in kept
-    wrong = [name for name, holds in checks.items() if not holds]
-    if wrong:
-        msg = f"an answer whose {wrong[0]} is wrong: {facts!r}"
-        raise ValueError(msg)
+def _wrong_field(facts: PhotoFacts) -> str | None:
+    """The first field that is not what it should be; without a list of all: it is asked twice of every photo."""
+    detail, hashed, spent_ms = facts.detail, facts.perceptual_hash, facts.decode_ms
+    if detail is not None and type(detail) is not str:
+        return "detail"
+    if facts.image_format is not None and facts.image_format not in SUPPORTED_FORMATS:
+        return "image_format"
+    if not _is_side(facts.width_px):
+        return "width_px"
+    if not _is_side(facts.height_px):
+        return "height_px"
+    if type(facts.sha256) is not str or len(facts.sha256) != 64:
+        return "sha256"
+    if spent_ms is not None and not (type(spent_ms) is float and 0.0 <= spent_ms < 1e9):
+        return "decode_ms"
+    if hashed is not None and not (type(hashed) is int and -(2**63) <= hashed < 2**63):
+        return "perceptual_hash"
+    if facts.reason is None and None in (facts.image_format, facts.width_px, facts.height_px, hashed, facts.quality):
+        return "a field of a decoded photo"
+    return None
 
 
 def _is_side(value: object) -> bool:
