@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,16 @@ def decoding(arena: Arena) -> list[Contender]:
 
     return [
         *(
-            _simple(f"{name}{suffix}", len(bodies), lambda decode=decode, bodies=bodies: [*map(decode, bodies)])
+            _simple(f"{name}{suffix}", len(bodies), _all_of(decode, bodies))
             for name, decode in ((_DRAFT, bare_decode), (_EVERY_PIXEL, full_decode))
             for suffix, bodies in (("", arena.bodies), (isolation.LARGE, large))
         ),
         _simple("decode: starting a pool", 1, start_and_stop),
     ]
+
+
+def _all_of(decode: Callable[[bytes], object], bodies: Sequence[bytes]) -> Callable[[], object]:
+    return lambda: [decode(body) for body in bodies]
 
 
 def inference(arena: Arena, stack: ExitStack) -> list[Contender]:
