@@ -111,7 +111,8 @@ class BenchStack:
         run_id = self.api("POST", f"{DAG}/dagRuns", json={"logical_date": None, "conf": conf})["dag_run_id"]
         while (state := self.api("GET", f"{DAG}/dagRuns/{run_id}")["state"]) != "success":
             if state == "failed" or time.time() > asked + _PATIENCE_S:
-                msg = f"the night {run_id} is {state}, expected success; its logs lie in {self.home}/airflow/logs"
+                ends = self._ends(run_id)
+                msg = f"the night {run_id} is {state}, expected success; the last lines of its tasks:\n{ends}"
                 raise RuntimeError(msg)
             time.sleep(0.1)
         seen = time.time()
@@ -144,6 +145,12 @@ class BenchStack:
             core_s=core_s,
         )
 
+    def _ends(self, run_id: str) -> str:
+        """The end of every log of a run: the files go with the stack."""
+        folder = self.home / "airflow" / "logs" / "dag_id=refund_nightly" / f"run_id={run_id}"
+        files = sorted(folder.rglob("*.log"))
+        return "\n".join(f"{file.relative_to(folder)}: {file.read_text()[-1500:]}" for file in files)
+
     def log_lines(self, run_id: str, task: TaskTimes) -> list[dict[str, Any]]:
         """What a task logged in its first try."""
         folder = self.home / "airflow" / "logs" / "dag_id=refund_nightly" / f"run_id={run_id}" / f"task_id={task.name}"
@@ -172,7 +179,7 @@ class BenchStack:
 
     @cached_property
     def _client(self) -> httpx.Client:
-        client = httpx.Client(base_url=self.access.airflow_url, timeout=60.0, trust_env=False)
+        client = httpx.Client(base_url=self.access.airflow_url, timeout=600.0, trust_env=False)
         login = {"username": self.access.airflow_user, "password": self.access.airflow_password}
         token = client.post("/auth/token", json=login).raise_for_status().json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
