@@ -261,14 +261,17 @@ class Ground:
             self._holds.pop().release()
 
     def process(self, night: LiveNight, task: str, *, attempt: int = 1) -> psutil.Process:
-        """The process in which this try of a task is at work; its parent is the worker that supervises it."""
+        """The process in which this try of a task is at work, or a later one: a slow Airflow may give up a try more.
+
+        Its parent is the worker that supervises it.
+        """
         import psutil
 
         found: dict[str, Any] = {}
 
         def runs() -> bool:
             found.update(self.instances(night)[task])
-            return found["state"] == "running" and found["try_number"] == attempt
+            return found["state"] == "running" and found["try_number"] >= attempt
 
         self._await(runs, lambda: f"{task} of {night.run_id} is {found}")
         return psutil.Process(found["pid"])
