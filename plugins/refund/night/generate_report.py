@@ -13,6 +13,7 @@ from refund.night.export import export_decisions
 from refund.night.report_photos import example_pictures
 from refund.night.services import NightRun, Services, Stopwatch
 from refund.store.drift import save_drift
+from refund.store.planning import try_analyze
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def write_report(run: NightRun, services: Services) -> dict[str, str]:
     if row.state != "published":
         log.info("This run is a %s: there is nothing to report", row.state.replace("_", " "))
         return {}
+    try_analyze(services.database, run.run_id, photos=row.photos or 0)
     night = services.repository.night_figures(run.run_id)
     drift = measure_drift(row, night, services)
     for result in drift:

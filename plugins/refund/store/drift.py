@@ -29,16 +29,26 @@ HAVING bool_or({alike} AND %(model)s = ANY (models))
 ORDER BY run_date DESC LIMIT %(nights)s
 """.format(alike="(%(taxonomy_version)s::text IS NULL OR taxonomy_version = %(taxonomy_version)s)")
 
-# Of these runs alone, by the indexes of run ids. The newest version of each photo, and what stands of it.
+# Of these runs alone, by the indexes of run ids. The newest version of each photo, and what stands of it. Categories
+# are counted from the index alone, for a window may be millions of photos; then the few decisions of which the photo
+# has a newer version are taken off. OFFSET 0 has each of these looked up by itself, or all of the window would be read.
 SORTED = """
-SELECT d.run_id, jsonb_object_agg(d.category, d.photos) FROM (
-  SELECT d.run_id, d.category, count(*) AS photos FROM refund.decision d
-  WHERE d.run_id = ANY (%(runs)s::text[]) AND d.superseded_by IS NULL
-    AND (%(model)s::text IS NULL OR d.model = %(model)s) AND NOT EXISTS (
-      SELECT FROM refund.photo p
-      WHERE p.photo_date = d.photo_date AND p.photo_id = d.photo_id AND p.superseded_by IS NOT NULL)
-  GROUP BY d.run_id, d.category) d
-GROUP BY d.run_id
+SELECT run_id, jsonb_object_agg(category, photos) FROM (
+  SELECT run_id, category, sum(photos)::bigint AS photos FROM (
+    SELECT d.run_id, d.category, count(*) AS photos FROM refund.decision d
+    WHERE d.run_id = ANY (%(runs)s::text[]) AND d.superseded_by IS NULL
+      AND (%(model)s::text IS NULL OR d.model = %(model)s)
+    GROUP BY d.run_id, d.category
+    UNION ALL
+    SELECT d.run_id, d.category, -count(*)
+    FROM (SELECT photo_date, photo_id FROM refund.photo WHERE superseded_by IS NOT NULL) p
+    CROSS JOIN LATERAL (
+      SELECT run_id, category, model FROM refund.decision
+      WHERE photo_date = p.photo_date AND photo_id = p.photo_id AND superseded_by IS NULL OFFSET 0) d
+    WHERE d.run_id = ANY (%(runs)s::text[]) AND (%(model)s::text IS NULL OR d.model = %(model)s)
+    GROUP BY d.run_id, d.category) counted
+  GROUP BY run_id, category HAVING sum(photos) > 0) d
+GROUP BY run_id
 """
 REJECTED = """
 SELECT o.run_id, count(*) FROM refund.run_photo o

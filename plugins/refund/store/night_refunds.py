@@ -10,7 +10,7 @@ from refund.store.records import ContradictingRefund, DepartmentFigures, RefundF
 # As reporting.refunds, but of the night's own photos alone, which costs the same however long the history is: of each
 # photo the latest review's category before the decision's, of equally many photos the category that comes first.
 # Departments of a refund are its categories: the taxonomy sorts straight into departments. One statement, so that the
-# night's photos are read once.
+# night's photos are read once; ``dates`` are those of `refund.store.nights.PHOTO_DATES`.
 REFUNDS = """
 WITH piece AS MATERIALIZED (
   SELECT p.refund_id, p.key, p.declared_category, COALESCE(v.category, d.category) AS category,
@@ -18,12 +18,14 @@ WITH piece AS MATERIALIZED (
   FROM refund.run_photo o JOIN refund.run r USING (run_id)
   JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
   LEFT JOIN refund.decision d ON d.photo_date = o.photo_date AND d.photo_id = o.photo_id AND d.superseded_by IS NULL
+    AND d.photo_date = ANY (%(dates)s::date[])
   LEFT JOIN LATERAL (
     SELECT category FROM refund.review w
     WHERE w.photo_date = o.photo_date AND w.photo_id = o.photo_id
     ORDER BY w.reviewed_at DESC, w.review_id DESC LIMIT 1) v ON true
   WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND o.outcome <> 'unchanged'
     AND o.superseded_by IS NULL AND p.superseded_by IS NULL AND p.refund_id IS NOT NULL
+    AND o.photo_date = ANY (%(dates)s::date[]) AND p.photo_date = ANY (%(dates)s::date[])
 ), refund AS MATERIALIZED (
   SELECT refund_id, count(*) AS photos, mode() WITHIN GROUP (ORDER BY category) AS department,
          count(DISTINCT category) > 1 AS disagree, min(declared_category) AS declared,
