@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PIXELS_FILE = "pixels.npy"
 PHOTOS_FILE = "photos.parquet"
+_ROWS_AT_ONCE = 1000  # of the table of facts: as Python objects they take ten times what they take in the file
 
 
 def create_pixels(path: Path, *, count: int, size: tuple[int, int] = DEFAULT_SIZE) -> None:
@@ -120,10 +121,14 @@ def write_photos(
             f"{len(quarantine_keys)} quarantine keys, slots {[fact.slot for fact in ordered][:5]} …"
         )
         raise ValueError(msg)
-    rows = [_row(*each) for each in zip(ordered, photo_ids, quarantine_keys, strict=True)]
+    schema = photos_schema()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=photos_schema()), temporary)
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for start in range(0, len(ordered), _ROWS_AT_ONCE):
+                part = slice(start, start + _ROWS_AT_ONCE)
+                rows = [_row(*each) for each in zip(ordered[part], photo_ids[part], quarantine_keys[part], strict=True)]
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -160,8 +165,8 @@ def read_photos(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as stream:
-            table = pq.read_table(stream)
+        with pq.ParquetFile(path) as file:  # read_table would load all of pyarrow.dataset: 50 MB, 0.1 s
+            table = file.read(use_threads=False)
     except FileNotFoundError as exc:
         raise StagingMissingError(uri=str(path)) from exc
     except (pa.ArrowException, OSError) as exc:
