@@ -45,6 +45,8 @@ def main(name: str) -> None:
 def _opened(name: str, config: Config) -> Iterator[tuple[Any, dict[str, str]]]:
     try:
         rival = importlib.import_module(f"benchmarks.rivals.{name}")
+        if prepare := getattr(rival, "set_environment", None):
+            prepare()
         libraries = versions(*rival.LIBRARIES)
     except ModuleNotFoundError as error:
         msg = f"{error.name} is not installed beside {sys.executable}"

@@ -13,6 +13,7 @@ import secrets
 import selectors
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ _MARK = "REFUND_RIVAL"  # in the environment of all that a rival starts, by whic
 _OURS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH")  # the benchmark's own choices, not the rival's
 _PATIENCE_S = 900.0
 _FAREWELL_S = 20.0  # for it to end by itself, and for what it left behind
+_LOOK_S = 0.5
 _LAST_WORDS = 800  # characters
 
 
@@ -83,12 +85,16 @@ class Rival:
 
     def _hear(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        give_up_at = time.monotonic() + self._patience_s
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._process.stdout, selectors.EVENT_READ)
-            if not waiting.select(self._patience_s):
-                msg = f"{self.name} did not answer within {self._patience_s:.0f} s{self._last_words()}"
-                raise RivalFailedError(msg)
-        line = self._process.stdout.readline()
+            # Who has died may have left children that hold the pipe open, so that its end is never read.
+            while not waiting.select(_LOOK_S) and self._process.poll() is None:
+                if time.monotonic() > give_up_at:
+                    msg = f"{self.name} did not answer within {self._patience_s:.0f} s{self._last_words()}"
+                    raise RivalFailedError(msg)
+            heard = bool(waiting.select(0))
+        line = self._process.stdout.readline() if heard else ""
         if not line:
             status = self._process.wait()
             msg = f"{self.name} ended with status {status} before it answered{self._last_words()}"
@@ -175,7 +181,11 @@ def _end(process: subprocess.Popen[str], mark: str) -> None:
         process.kill()
         process.wait()
     process.stdout.close()  # type: ignore[union-attr]
-    _, alive = psutil.wait_procs({*left, *_marked(mark)}, timeout=_FAREWELL_S)
+    left = [*{*left, *_marked(mark)}]
+    for one in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.terminate()
+    _, alive = psutil.wait_procs(left, timeout=_FAREWELL_S)
     for one in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()

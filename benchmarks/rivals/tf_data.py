@@ -57,5 +57,6 @@ def opened(config: Config) -> Iterator[Callable[[Sequence[str], Clock], list[int
             found[position] = int(best)
         return found
 
-    numbered.predict((np.zeros((BATCH, side, side, 3), np.float32), np.zeros(BATCH, np.int32)), verbose=0)
+    blank = np.zeros((BATCH + 1, side, side, 3), np.float32), np.zeros(BATCH + 1, np.int32)
+    numbered.predict(blank, batch_size=BATCH, verbose=0)  # a whole batch, and a part of one
     yield run
