@@ -17,6 +17,7 @@ from benchmarks.__main__ import main
 from benchmarks.accuracy import REFERENCE
 from benchmarks.chart import chart
 from benchmarks.floor import PARTS
+from benchmarks.handover import read_services, write_access
 from benchmarks.measure import Contender, Measurement, Spread, interleave, measure, own_cpu_s
 from benchmarks.memory import pss, watched
 from benchmarks.photographs import PhotoSet, with_rejects
@@ -24,9 +25,11 @@ from benchmarks.results import spread_text
 from benchmarks.rivals.client import RivalFailedError
 from benchmarks.stages import FURTHER, NAME, ONE, STAGES
 from benchmarks.tables import sheets, target_sheet
+from benchmarks.units import Units, find_units
 from refund.errors import ReasonCode
 from refund.imaging.examine import examine_photo
-from refund.settings import Settings
+from refund.night.services import open_services
+from refund.settings import DatabaseAccess, S3Access, Settings
 from tests.conftest import REPOSITORY
 from tests.night.factories import jpeg, write_model
 
@@ -255,6 +258,23 @@ def test_a_process_that_has_ended_takes_no_memory() -> None:
     with subprocess.Popen(["true"]) as ended:
         ended.wait()
     assert pss(ended.pid) == {}
+
+
+def test_the_float32_unit_beside_a_given_one_is_the_reference(tmp_path: Path) -> None:
+    write_model(tmp_path / "int8")
+    assert find_units(tmp_path / "int8", tmp_path, progress=print) == Units(served=tmp_path / "int8", float32=None)
+    write_model(tmp_path / "float32")
+    assert find_units(tmp_path / "int8", tmp_path, progress=print).float32 == tmp_path / "float32"
+
+
+def test_another_process_gets_the_stores_by_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    s3, database = S3Access(bucket="b", secret_key="s"), DatabaseAccess(host="h", password="p")
+    with open_services(settings=Settings(cache_dir="/c"), s3=s3, database=database) as services:
+        path = write_access(services, tmp_path / "access.json")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with read_services(path, desk_requests_per_minute=7) as services:
+        assert (services.objects.access, services.database.access) == (s3, database)
+        assert (services.settings.cache_dir, services.settings.desk_requests_per_minute) == ("/c", 7)
 
 
 def test_figures_are_short() -> None:
