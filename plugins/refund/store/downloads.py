@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableSequence, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, cast
 
 from refund.errors import AccessDeniedError, ObjectStoreUnavailableError, ReasonCode, RejectedPhotoError
 from refund.store.s3_errors import BrokenBodyError, seen
@@ -123,25 +125,49 @@ def _round(
 ) -> Iterator[tuple[int, bytes | Fault]]:
     """Try each of these photos once, so far ahead of their use as the room allows."""
     waiting = deque(indices)
-    flying: dict[Future[bytes | Fault], int] = {}
-    flying_bytes = 0
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="s3-get")
+    flying = flying_bytes = 0  # begun, or waiting to be, and not taken yet
+    begun: SimpleQueue[int | None] = SimpleQueue()
+    done: SimpleQueue[tuple[int, bytes | Fault | None, BaseException | None]] = SimpleQueue()
+
+    def work() -> None:
+        while (index := begun.get()) is not None:
+            try:
+                done.put((index, _timed_attempt(store, photos[index], index, spent_s), None))
+            except BaseException as exc:  # noqa: BLE001  (raised by whom it was done for)
+                done.put((index, None, exc))
+
+    # Two queues: a Future for each photo, and waiting for any of them, take as long as a sixth of its download.
+    threads = [
+        Thread(target=work, name=f"s3-get-{number}", daemon=True) for number in range(min(concurrency, len(waiting)))
+    ]
     try:
+        for thread in threads:
+            thread.start()
         while waiting or flying:
-            while waiting and len(flying) < concurrency:
+            while waiting and flying < concurrency:
                 size_bytes = photos[waiting[0]].size_bytes
                 if flying and flying_bytes + size_bytes > max_in_flight_bytes:
                     break
-                index = waiting.popleft()
-                flying[pool.submit(_timed_attempt, store, photos[index], index, spent_s)] = index
+                begun.put(waiting.popleft())
+                flying += 1
                 flying_bytes += size_bytes
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                index = flying.pop(future)
-                yield index, future.result()
-                del future  # or this frame would keep the body alive while it waits
-                flying_bytes -= photos[index].size_bytes
+            index, result, error = done.get()
+            if error is not None:
+                raise error
+            flying -= 1
+            yield index, cast("bytes | Fault", result)
+            del result  # or this frame would keep the body alive while it waits
+            flying_bytes -= photos[index].size_bytes
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with suppress(Empty):
+            while True:  # what nobody has begun with
+                begun.get_nowait()
+        for thread in threads:
+            if thread.ident is not None:
+                begun.put(None)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
 
 
 def _timed_attempt(

@@ -289,11 +289,12 @@ class ObjectStore:
         import obstore
 
         answer = obstore.get(self._connected("obstore", obstore_client), key)
-        found = str(answer.meta["e_tag"] or "").strip('"')
-        if (etag is not None and found != etag) or (size_bytes is not None and answer.meta["size"] != size_bytes):
-            raise BrokenBodyError(seen=f"ETag {found}, {answer.meta['size']} bytes")  # before its body is read
+        meta = answer.meta  # made anew whenever it is asked for
+        found, announced = str(meta["e_tag"] or "").strip('"'), meta["size"]
+        if (etag is not None and found != etag) or (size_bytes is not None and announced != size_bytes):
+            raise BrokenBodyError(seen=f"ETag {found}, {announced} bytes")  # before its body is read
         body = bytes(answer.bytes())
-        if len(body) != answer.meta["size"]:
+        if len(body) != announced:
             raise BrokenBodyError(seen=f"{len(body)} bytes")
         return body
 
