@@ -43,8 +43,6 @@ _STOP_S = 5.0
 _FRUITLESS_STARTS = 3  # interpreters that may die in a row without a single answer
 _PIPE_BYTES = 1024 * 1024
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-
-
 _STARVED = (
     "The kernel's out-of-memory killer ended a decoding child. Its photos are decoded again, children left: %s. Give "
     "the worker more memory or fewer tasks at once"
@@ -114,6 +112,11 @@ class DecoderPool:
     ) -> None:
         self.close()
 
+    def begin(self) -> None:
+        """Start the interpreter and do not wait for it, as `decode` does before it hands over the first photo."""
+        if self._interpreter is None:
+            self._interpreter = _Interpreter(self._config, arena_fd=self._shared().fd)
+
     def close(self) -> None:
         """End the interpreter and its children and free the arena; harmless when there are none."""
         arena, self._arena = self._arena, None
@@ -131,8 +134,8 @@ class DecoderPool:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the decoding interpreter, None when it does not run."""
-        return self._interpreter.pid if self._interpreter else None
+        """Process id of the decoding interpreter, None when it does not run or is not ready."""
+        return self._interpreter.pid if self._interpreter and self._interpreter.ready else None
 
     def decode(self, items: Iterable[tuple[int, bytes]]) -> Iterator[PhotoFacts]:
         """Decode (slot, body) pairs; give exactly one `PhotoFacts` for each, in the order they get ready.
@@ -218,12 +221,18 @@ class DecoderPool:
         return len(self._in_flight) > ample and self._running().unsent < _TICKETS_TOGETHER
 
     def _running(self) -> _Interpreter:
-        """The interpreter; a new one is given everything that is in flight."""
-        if self._interpreter is None:
-            self._interpreter = _Interpreter(self._config, arena_fd=self._shared().fd)
+        """The interpreter, ready; a new one is given everything that is in flight."""
+        self.begin()
+        interpreter = cast(_Interpreter, self._interpreter)
+        if not interpreter.ready:
+            try:
+                interpreter.await_ready()
+            except BaseException:
+                self._stop()
+                raise
             for ticket, photo in self._in_flight.items():
-                self._interpreter.send(ticket, photo)
-        return self._interpreter
+                interpreter.send(ticket, photo)
+        return interpreter
 
     def _shared(self) -> Arena:
         if self._arena is None:
@@ -262,20 +271,16 @@ class _Interpreter:
             _widen(stream.fileno())
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._stdout, selectors.EVENT_READ)
-        try:
-            self._count = self._await_ready()
-        except BaseException:
-            self.stop()
-            raise
+        self.ready, self._count = False, 0  # slots of the pack, once it is ready
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def _await_ready(self) -> int:
+    def await_ready(self) -> None:
         try:
             ((_, payload),) = self._receive(time.monotonic() + _START_S, controls=True)
-            return int(payload["ready"])
+            self._count, self.ready = int(payload["ready"]), True
         except (_InterpreterDiedError, KeyError, ValueError) as exc:
             msg = f"the decoding interpreter {sys.executable} did not start: {exc}"
             raise DecoderPoolError(msg) from exc

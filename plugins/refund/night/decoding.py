@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from refund.errors import DecoderPoolError, DiskSpaceError, FatalRunError, ReasonCode, RejectedPhotoError
@@ -48,18 +48,17 @@ def decode_bodies(
 
     room = room or usual_decoding(settings, photos=count)
     create_pixels(pixels_path, count=count, size=size)
-    with (
-        _disk_told_apart(pixels_path),
-        DecoderPool(
-            pixels_path,
-            limits=settings.limits,
-            workers=room.children,
-            memory_bytes=room.child_bytes,
-            timeout_s=settings.decode_timeout_s,
-            size=size,
-            arena_bytes=room.arena_bytes,
-        ) as pool,
-    ):
+    pool = DecoderPool(
+        pixels_path,
+        limits=settings.limits,
+        workers=room.children,
+        memory_bytes=room.child_bytes,
+        timeout_s=settings.decode_timeout_s,
+        size=size,
+        arena_bytes=room.arena_bytes,
+    )
+    with _disk_told_apart(pixels_path), closing(pool):
+        pool.begin()  # it gets ready while the first photos come
         for fact in pool.decode(readable()):
             facts[fact.slot] = fact
     complete = [fact for fact in facts if fact is not None]
