@@ -33,8 +33,9 @@ BEGIN
       analyzed := analyzed + 1;
     END IF;
   END LOOP;
+  ANALYZE refund.review (photo_date, photo_id);
   RETURN analyzed;
 END $$;
-COMMENT ON FUNCTION refund.analyze_months IS 'Has the planner look again at the months that hold these photo dates; returns how many partitions it looked at.';
+COMMENT ON FUNCTION refund.analyze_months IS 'Has the planner look again at the months that hold these photo dates; and at the reviews; returns how many partitions it looked at.';
 REVOKE ALL ON FUNCTION refund.analyze_months FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION refund.analyze_months TO refund_app;
