@@ -75,7 +75,7 @@ def test_a_photo_too_large_for_this_worker_is_not_rejected_but_named(world: Worl
     (shard_uri,) = fetch_manifest(run, world.services)
     text = (
         r"this worker has 2\d\d MB for one decoder, decode_memory_bytes allows it 1,500 MB, and 1 of 1 photos need "
-        rf"more than there is, for example '{key}'\. .*; or set REFUND_DECODE_MEMORY_BYTES=2\d+, so that such photos are"
+        rf"more than there is, for example '{key}'\. .*; or set REFUND_DECODE_MEMORY_BYTES=2\d+, so that such photos"
     )
     with pytest.raises(NotEnoughMemoryError, match=text):
         validate_shard(shard_uri, run=run, services=with_memory(world, 600).services)
