@@ -211,7 +211,6 @@ def found_by(name: str, *, python: Path, s3: S3Access) -> list[int | None]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["tf_data", "one_predict"])
 def test_a_rival_classifies_what_it_can_read(name: str, s3_nanio: S3Access) -> None:
     """With our own interpreter, which has all that these two need: the environment of the rivals need not be there."""
@@ -220,7 +219,6 @@ def test_a_rival_classifies_what_it_can_read(name: str, s3_nanio: S3Access) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # every round begins with actors that import TensorFlow
 def test_ray_classifies_what_it_can_read_and_leaves_nothing_behind(s3_nanio: S3Access) -> None:
     """Where ``make bench`` has made its environment; it checks by itself that Ray listens on loopback alone."""
     if not INTERPRETER.is_file():
