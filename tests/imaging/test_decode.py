@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from refund.errors import ReasonCode, RejectedPhotoError
+from refund.imaging import decode
 from refund.imaging.decode import decode_rgb
 from refund.imaging.sniff import sniff_format
 from refund.records import ImageLimits
@@ -74,6 +75,17 @@ def test_preprocessing_is_pinned_within_a_tolerance_for_jpeg(scene, encode):
     assert np.abs(pixels - np.asarray(full, dtype=int)).mean() < 2.0
     blocks = pixels.reshape(4, 56, 4, 56, 3).mean(axis=(1, 3)).round().astype(int)
     assert np.abs(blocks[:, :, 1] - np.array(GOLDEN_JPEG)).max() <= 2
+
+
+@pytest.mark.parametrize(("side_px", "scaled_px"), [(2688, 336), (2680, 670), (1344, 336), (1343, 672), (671, 671)])
+def test_a_jpeg_is_scaled_while_decoding_to_no_less_than_one_and_a_half_times_the_input(
+    side_px: int, scaled_px: int, encode, monkeypatch
+):
+    seen: list[tuple[int, int]] = []
+    to_rgb = decode._to_rgb
+    monkeypatch.setattr(decode, "_to_rgb", lambda image: seen.append(image.size) or to_rgb(image))
+    assert decode_rgb(encode(Image.new("RGB", (side_px, side_px)), "JPEG"), limits=LIMITS).width_px == side_px
+    assert seen == [(scaled_px, scaled_px)]
 
 
 GOLDEN_JPEG = [

@@ -13,7 +13,7 @@ from refund.errors import AccessDeniedError, RetriableRunError, StackError
 if TYPE_CHECKING:
     import httpx
 
-_PATIENCE_S = 60.0  # for the dag-processor to find the DAG, or the scheduler to make a run
+_PATIENCE_S = 300.0  # for the dag-processor to find the DAG, or the scheduler to make a run
 
 
 class AirflowUnavailableError(RetriableRunError):

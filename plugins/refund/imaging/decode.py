@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = (224, 224)  # width, height of the network's input
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that swap width and height
-_DRAFT_FACTOR = 2  # a JPEG is scaled down while decoding, to at least twice the wanted size
+# A JPEG is scaled down while decoding, by 2, 4 or 8, to at least this many times the wanted size (decision 23).
+DRAFT_FACTOR = 1.5
 _REDUCING_GAP = 2.0
 _RAN_OUT = ("truncated", "not enough image data", "premature end", "unexpected end")  # as Pillow puts it
 
@@ -106,7 +108,7 @@ def _decode(
         seen.update(width_px=width, height_px=height)
         _check_sides(width, height, image_format, limits)
         if image_format == "JPEG":
-            image.draft(None, (size[0] * _DRAFT_FACTOR, size[1] * _DRAFT_FACTOR))
+            image.draft(None, (math.ceil(size[0] * DRAFT_FACTOR), math.ceil(size[1] * DRAFT_FACTOR)))
         elif image_format == "BMP" and not bmp_runs_fit(body):
             msg = "runs of pixels leave the picture"
             raise ValueError(msg)

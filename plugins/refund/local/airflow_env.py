@@ -85,6 +85,9 @@ def airflow_environ(
         # restarted is back. Between two questions lie 1 to 5 s, at random.
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "50",
         "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
+        # The first request that a new API server answers took 54 s at a load of ten a core; each given up after
+        # 5 s only adds to its work.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
         **preload_environ(sys.platform),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",

@@ -22,7 +22,7 @@ from refund.settings import DatabaseAccess, S3Access, Settings
 
 Progress = Callable[[str], None]
 SERVICES = ("postgres", "s3", *airflow_service.SERVICES)
-_AIRFLOW_PATIENCE_S = 180.0
+_AIRFLOW_PATIENCE_S = 600.0  # idle 10 s; a loaded machine took 153
 _SERVER_PATIENCE_S = 60.0
 
 
