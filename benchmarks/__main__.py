@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is named, by default the whole; the process's exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in _OF_THEIR_OWN:
+        module = importlib.import_module(f"benchmarks.{_OF_THEIR_OWN[arguments[0]][0]}")
+        return int(module.main(arguments[1:]))
     if not arguments or (arguments[0] not in _WHAT and arguments[0] not in {"-h", "--help"}):
         arguments.insert(0, "night")
     given = _parser().parse_args(arguments)
@@ -174,9 +178,23 @@ _WHAT = {
     "desk-start": (_desk_start, (_ROUNDS,), "what the plugin costs a cold API server; no servers"),
 }
 
+_OF_THEIR_OWN = {  # what takes other options: the module, and what it measures
+    "fixed": ("fixed_cost", "seconds of a night of ten photos on a live Airflow"),
+    "overlap": ("overlap", "nights whose shards overlap, and nights whose shards do not, on a live Airflow"),
+    "profile": ("profile_night", "where the CPU of our stages goes, by py-spy"),
+    "large": ("large_night", "whether a photo costs more in a night of 100,000 photos"),
+    "ten-million": ("ten_million", "the report's queries on ten million decisions, with their plans"),
+}
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    others = "".join(f"\n  {name:<13} {told}" for name, (_, told) in _OF_THEIR_OWN.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=f"further ones, each with a --help of its own:{others}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="what", required=True)
     options: dict[str, dict[str, Any]] = {
         _MODEL: {"type": Path, "help": "folder of a built model unit, float32 beside it (default: build both)"},

@@ -89,7 +89,7 @@ def show(console: Console, measured: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; the process's exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fixed_cost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks fixed", description=__doc__)
     parser.add_argument("--photos", type=int, default=PHOTOS, help=f"photos of the night (default {PHOTOS})")
     parser.add_argument("--nights", type=int, default=NIGHTS, help=f"nights (default {NIGHTS})")
     parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one, 20 s)")
@@ -132,7 +132,3 @@ def build_model(target: Path, console: Console) -> Path:
     weights = sorted((Path(__file__).parents[2] / "shared" / "models").glob("*.h5"))
     built = build_models(target, weights=weights[0] if weights else None, allow_fallback=True, progress=console.print)
     return target / built.served.precision
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.large_night``: whether a photo costs more in a night of 100,000 than in one of 1,000.
+"""``python -m benchmarks large``: whether a photo costs more in a night of 100,000 than in one of 1,000.
 
 What is real and what is made up: the listing answers any number of keys over the same few photographs
 (`benchmarks.many_keys`). Fetch, persist, report and alerts run on all of them, in nights whose two dates before hold as
@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -48,14 +48,14 @@ class Stage:
     peak_mb: float
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure nights of growing size and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.large_night", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks large", description=__doc__)
     parser.add_argument("--photos", type=int, default=100_000, help="of the largest night")
     parser.add_argument("--steps", type=int, default=3, help="nights, each ten times as large as the one before")
     parser.add_argument("--model", type=Path, help="folder of a model unit; default: the tests' tiny one")
     parser.add_argument("--output", type=Path, default=RESULTS_FILE)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     from tests.postgres import cluster
 
@@ -77,6 +77,7 @@ def main() -> None:
         "stages": [{name: getattr(stage, name) for name in Stage.__dataclass_fields__} for stage in stages],
     }
     args.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 def _row(one: Stage) -> str:
@@ -204,7 +205,3 @@ def _bucket(bodies: Path, *, days: list[date], photos: int) -> Iterator[S3Access
         port = int(server.stdout.readline())
         yield S3Access(bucket="photos", endpoint_url=f"http://127.0.0.1:{port}", access_key="any", secret_key="any")
         server.stdin.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; the process's exit status."""
     from benchmarks.arena import find_photographs
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overlap", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks overlap", description=__doc__)
     parser.add_argument("--shards", type=int, default=SHARDS, help=f"shards of a night (default {SHARDS})")
     parser.add_argument("--photos", type=int, default=SHARD_PHOTOS, help=f"photos of a shard (default {SHARD_PHOTOS})")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"nights with each number (default {ROUNDS})")
@@ -89,7 +89,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.output.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     console.print(f"load average {load_before} before, {os.getloadavg()[0]:.2f} after; kept in {given.output}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -32,6 +32,10 @@ class PhotoSet:
     def good_count(self) -> int:
         """Photos that must be classified."""
         return sum(self.good)
+
+    def first(self, count: int) -> PhotoSet:
+        """The first photos of the set, or all of them where it has no more."""
+        return replace(self, keys=self.keys[:count], bodies=self.bodies[:count], good=self.good[:count])
 
     @property
     def mean_bytes(self) -> int:

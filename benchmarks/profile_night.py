@@ -1,6 +1,6 @@
 """Where the CPU of our stages goes: each stage in a process of its own under py-spy, summed up by what is done.
 
-``python -m benchmarks.profile_night``. py-spy says what Python was doing, child processes included, and how often; what
+``python -m benchmarks profile``. py-spy says what Python was doing, child processes included, and how often; what
 the stage cost comes from the kernel. Threads that Python does not know, those in which obstore reads from S3, no
 sampler of Python sees: the kernel tells their CPU too.
 """
@@ -147,7 +147,7 @@ def markdown(found: Mapping[str, StageProfile], *, photos: int) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Profile, or be the stage that is profiled; the process's exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile_night", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
     parser.add_argument("--photos", type=int, default=PHOTOS, help=f"how many (default {PHOTOS})")
     parser.add_argument("--model", type=Path, help="folder of a built model unit (default: build one)")
     parser.add_argument("--stage", nargs=2, metavar=("ACCESS", "CALL"), help=argparse.SUPPRESS)

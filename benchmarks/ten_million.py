@@ -1,4 +1,4 @@
-"""``python -m benchmarks.ten_million``: the queries of the report on ten million decisions, each with its plan."""
+"""``python -m benchmarks ten-million``: the queries of the report on ten million decisions, each with its plan."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _TYPED_LIMIT_S = 60  # as `refund sql`
 _SERVER = "-c synchronous_commit=off -c max_wal_size=16GB -c wal_level=minimal -c max_wal_senders=0 -c autovacuum=off"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Fill a server, report its last night several times, print what each statement took."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ten_million", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ten-million", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000, help="decisions, about; needs 3 GB of disk per million")
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5, help="reports of the last night")
     parser.add_argument("--plans", type=Path, default=PLANS, help="folder for the plans; what is in it is replaced")
     parser.add_argument("--hold", action="store_true", help="wait for Enter before anything is measured")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
 
     from refund.store.migrate import migrate
     from tests.conftest import fresh_database
@@ -74,6 +74,7 @@ def main() -> None:
         write_plans(args.plans, [*found, *typed], facts=facts)
         _say(f"a report and its alerts: {min(seconds):.1f} s at best, export included")
         _keep(facts, seconds, found, typed)
+    return 0
 
 
 def _say(text: str) -> None:
@@ -210,7 +211,3 @@ def _keep(facts: str, seconds: Sequence[float], found: Sequence[Statement], type
         "typed": rows(typed),
     }
     RESULTS_FILE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -31,7 +31,7 @@ def preload_environ(platform: str) -> dict[str, str]:
     """Environment of Airflow's services that has tasks forked from a process with `MODULES`.
 
     Measured with ten photos on two busy cores: the seven tasks of a night take 3.6 s of CPU instead of 6.0 s
-    (`python -m benchmarks.fixed_cost`); the first task after a start waits for the imports instead.
+    (`python -m benchmarks fixed`); the first task after a start waits for the imports instead.
 
     Args:
         platform: as in ``sys.platform``; on others than Linux forks are not safe, and Airflow's own way stays.
