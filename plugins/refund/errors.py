@@ -226,7 +226,7 @@ class DiskSpaceError(ConfigurationError):
 
 
 class NotEnoughMemoryError(ConfigurationError):
-    """Less memory than a heavy task needs at the very least, or than one of its photos needs."""
+    """A limit leaves less memory than a heavy task or one of its photos needs, however often it is tried."""
 
 
 class HealthCheckError(ConfigurationError):
@@ -270,6 +270,10 @@ class DecoderPoolError(FatalRunError):
 
 class ObjectStoreUnavailableError(RetriableRunError):
     """The S3 server could not be reached or answered with a server error."""
+
+
+class MemoryShortageError(RetriableRunError):
+    """For the moment less memory is free than a heavy task or one of its photos needs."""
 
 
 class DatabaseUnavailableError(RetriableRunError):

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from refund.errors import DecoderPoolError, ReasonCode, StagingMissingError
+from refund.errors import DecoderPoolError, MemoryShortageError, ReasonCode, StagingMissingError
 from refund.imaging.examine import examine_photo
 from refund.imaging.pack import create_pixels, open_pixels
 from refund.imaging.pool import IN_FLIGHT_PHOTOS_PER_WORKER, DecoderPool
@@ -235,7 +235,7 @@ def test_where_memory_runs_out_for_the_last_child_that_is_said_and_no_photo_reje
     text = r"the kernel's out-of-memory killer ended the last decoding child over a single photo; give the worker more"
     with pool:
         killer.start()
-        with pytest.raises(DecoderPoolError, match=text):
+        with pytest.raises(MemoryShortageError, match=text):
             list(pool.decode([(0, slow_photo)]))
         killer.join()
 

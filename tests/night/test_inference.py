@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from refund.errors import NotEnoughMemoryError
+from refund.errors import MemoryShortageError
 from refund.model.load import Model, Predicted, load_model
 from refund.night.inference import in_blocks
 from refund.night.room import InferenceRoom
@@ -94,6 +94,6 @@ def test_memory_that_runs_out_in_the_network_halves_the_block_too(
 
 
 def test_memory_that_runs_out_over_one_photo_is_an_error(model: Model, pixels: NDArray[np.uint8]) -> None:
-    text = r"memory ran out over a single photo \(Unable to allocate .*\); give the worker more memory or fewer tasks"
-    with pytest.raises(NotEnoughMemoryError, match=text):
+    text = r"memory ran out over a single photo \(Unable to allocate .*\)\. The task is tried again; where that "
+    with pytest.raises(MemoryShortageError, match=text):
         run(model, pixels, most=0, notes=[])

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import pytest
 from PIL import Image
 
-from refund.errors import NotEnoughMemoryError
+from refund.errors import MemoryShortageError
 from refund.night.classify import classify_shard
 from refund.night.fetch import fetch_manifest
 from refund.night.free_memory import CONTAINER, FreeMemory
@@ -57,12 +57,12 @@ def test_less_than_the_least_ends_the_task_before_anything_is_downloaded(world: 
     fill(world, 2)
     run = world.start("run")
     (shard_uri,) = fetch_manifest(run, world.services)
-    least = r"may take 45 MB of memory \(one of 2 tasks' shares of 100 MB .*\), it needs at least \d+ MB and usually"
-    tiny = with_memory(world, 100).services
-    with pytest.raises(NotEnoughMemoryError, match=f"validate {least}"):
+    least = r"may take 72 MB of memory \(80 MB that the container's limit .*\), it needs at least \d+ MB and usually"
+    tiny = with_memory(world, 80).services
+    with pytest.raises(MemoryShortageError, match=f"validate {least}"):
         validate_shard(shard_uri, run=run, services=tiny)
     validate_shard(shard_uri, run=run, services=world.services)
-    with pytest.raises(NotEnoughMemoryError, match=f"classify {least}"):
+    with pytest.raises(MemoryShortageError, match=f"classify {least}"):
         classify_shard(shard_uri, run=run, services=tiny)
 
 
@@ -77,7 +77,7 @@ def test_a_photo_too_large_for_this_worker_is_not_rejected_but_named(world: Worl
         r"this worker has 2\d\d MB for one decoder, decode_memory_bytes allows it 1,500 MB, and 1 of 1 photos need "
         rf"more than there is, for example '{key}'\. .*; or set REFUND_DECODE_MEMORY_BYTES=2\d+, so that such photos"
     )
-    with pytest.raises(NotEnoughMemoryError, match=text):
+    with pytest.raises(MemoryShortageError, match=text):
         validate_shard(shard_uri, run=run, services=with_memory(world, 600).services)
     assert validate_shard(shard_uri, run=run, services=world.services).rejected == 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refund.errors import NotEnoughMemoryError
+from refund.errors import MemoryShortageError, NotEnoughMemoryError
 from refund.night.free_memory import CONTAINER, MACHINE, PROCESS, FreeMemory, read_free_memory
 from refund.night.room import DecodingRoom, InferenceRoom, TaskMemory, note_is_new, plan_decoding, plan_inference
 from refund.records import ImageLimits
@@ -52,7 +52,8 @@ def test_a_machine_without_limits_has_what_it_says(proc: Path, tmp_path: Path) -
 def test_a_container_has_what_its_limit_leaves_and_pages_of_files_count_as_free(proc: Path, tmp_path: Path) -> None:
     limit = limited(limit=str(900 * MB), used=600 * MB, files=250 * MB)
     groups = lay_out(tmp_path / "groups", under(GROUP, limit))
-    assert read_free_memory(proc=proc, cgroups=groups) == FreeMemory(free_bytes=550 * MB, held_by=CONTAINER)
+    wanted = FreeMemory(free_bytes=550 * MB, held_by=CONTAINER, most_bytes=900 * MB)
+    assert read_free_memory(proc=proc, cgroups=groups) == wanted
 
 
 def test_the_limit_of_a_parent_counts_too(proc: Path, tmp_path: Path) -> None:
@@ -77,7 +78,8 @@ def test_control_groups_of_version_1_are_read(proc: Path, tmp_path: Path) -> Non
     }
     no_limit = {"memory.limit_in_bytes": "9223372036854771712\n", "memory.usage_in_bytes": f"{900 * MB}\n"}
     groups = lay_out(tmp_path / "groups", under(f"memory/{GROUP}", group) | under("memory", no_limit))
-    assert read_free_memory(proc=proc, cgroups=groups) == FreeMemory(free_bytes=100 * MB, held_by=CONTAINER)
+    wanted = FreeMemory(free_bytes=100 * MB, held_by=CONTAINER, most_bytes=500 * MB)
+    assert read_free_memory(proc=proc, cgroups=groups) == wanted
 
 
 def test_files_that_say_nothing_of_use_do_not_count(proc: Path, tmp_path: Path) -> None:
@@ -162,10 +164,55 @@ def test_a_task_with_little_memory_says_what_it_met_took_and_what_to_do() -> Non
     assert ", 186 MB for one picture instead of 520 MB: no verdict" in str(decoding(400).note)
 
 
-def test_less_than_the_least_is_an_error_that_says_so() -> None:
-    text = r"validate may take 250 MB of memory \(found so\), it needs at least 278 MB and usually 1,372 MB\. Give the "
-    with pytest.raises(NotEnoughMemoryError, match=text):
+def test_less_than_the_least_is_an_error_that_says_so_and_is_tried_again() -> None:
+    text = (
+        r"validate may take 250 MB of memory \(found so\), it needs at least 278 MB and usually 1,372 MB\. Give the "
+        r".*\. The task is tried again; where that does not help, clear it then$"
+    )
+    with pytest.raises(MemoryShortageError, match=text):
         decoding(250)
+
+
+@pytest.mark.parametrize(
+    ("free", "setting"),
+    [
+        (FreeMemory(free_bytes=200 * MB, held_by=CONTAINER, most_bytes=270 * MB), 0),
+        (FreeMemory(free_bytes=8000 * MB, held_by=MACHINE), 270 * MB),
+        (FreeMemory(free_bytes=200 * MB, held_by=MACHINE), 270 * MB),
+        (FreeMemory(free_bytes=270 * MB, held_by=PROCESS, most_bytes=270 * MB), 0),
+    ],
+)
+def test_a_limit_below_the_least_is_an_error_that_no_retry_mends(free: FreeMemory, setting: int) -> None:
+    memory = TaskMemory.of(free, most_bytes=setting)
+    with pytest.raises(NotEnoughMemoryError, match=r"needs at least 278 MB .* may take; then clear the task$"):
+        plan_decoding(memory, children=2, child_bytes=1500 * MB, limits=ImageLimits(), photos=4000)
+
+
+def test_where_a_share_is_less_than_the_least_the_task_takes_what_the_other_would_have_and_says_so() -> None:
+    memory = TaskMemory.of(FreeMemory(free_bytes=600 * MB, held_by=MACHINE), most_bytes=0)
+    plan = plan_decoding(memory, children=2, child_bytes=1500 * MB, limits=ImageLimits(), photos=4000)
+    assert (plan.children, plan.every_photo, plan.lasting) == (1, False, False)
+    assert (
+        "540 MB (600 MB that this machine leaves free), usual are 1,372 MB. It took all of it instead of a share, 1 "
+        "decoding child instead of 2, 16 MB read ahead instead of 64, 326 MB for one picture instead of 520 MB: no "
+    ) in str(plan.note)
+    free = FreeMemory(free_bytes=300 * MB, held_by=CONTAINER, most_bytes=2000 * MB)
+    assert "It took all of it instead of a share, 128 photos at once instead of 256: no" in str(
+        plan_inference(
+            TaskMemory.of(free, most_bytes=0),
+            threads=2, artefact_bytes=14 * MB, pixel_bytes=224 * 224 * 3, batch_size=64, photos=4000,
+        ).note
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit_mb", "lasting"), [(600, True), (1000, False)])
+def test_whether_another_try_could_have_room_for_every_photo_is_known_where_the_limit_is(
+    limit_mb: int, *, lasting: bool
+) -> None:
+    free = FreeMemory(free_bytes=600 * MB, held_by=CONTAINER, most_bytes=limit_mb * MB)
+    memory = TaskMemory.of(free, most_bytes=0)
+    plan = plan_decoding(memory, children=2, child_bytes=1500 * MB, limits=ImageLimits(), photos=4000)
+    assert (plan.every_photo, plan.lasting) == (False, lasting)
 
 
 def test_operators_who_allow_little_memory_or_large_photos_are_obeyed() -> None:
@@ -203,7 +250,7 @@ def test_first_blocks_get_smaller_then_there_are_fewer_threads_then_single_photo
 def test_a_model_with_little_memory_says_so_too() -> None:
     assert "It took 16 photos at once instead of 256, 1 thread instead of 2: no" in str(inference(165).note)
     text = r"classify may take 100 MB of memory \(found so\), it needs at least 154 MB and usually 279 MB\. Give the "
-    with pytest.raises(NotEnoughMemoryError, match=text):
+    with pytest.raises(MemoryShortageError, match=text):
         inference(100)
 
 

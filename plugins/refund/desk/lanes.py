@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from refund.desk.problems import DeskError, one_line
 from refund.desk.verdict import MAX_TOP_K, Verdict
-from refund.errors import DecoderPoolError
+from refund.errors import DecoderPoolError, MemoryShortageError
 from refund.params import NightParams
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Lane(Thread):
                     job.verdict.set_result(verdict)
                 except Exception as exc:  # noqa: BLE001  (told to whoever sent this photo)
                     job.verdict.set_exception(exc)
-        except DecoderPoolError as exc:
+        except (DecoderPoolError, MemoryShortageError) as exc:
             log.error("The decoder of %s ended: %s", self.name, one_line(exc))
             self._fail(jobs, _decoder_ended())
         except Exception as exc:  # noqa: BLE001  (told to whoever sent these photos; the lane goes on)

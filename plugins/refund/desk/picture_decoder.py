@@ -9,7 +9,13 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from refund.desk.problems import DeskError, one_line
-from refund.errors import DecoderPoolError, ReasonCode, RejectedPhotoError, StagingMissingError
+from refund.errors import (
+    DecoderPoolError,
+    MemoryShortageError,
+    ReasonCode,
+    RejectedPhotoError,
+    StagingMissingError,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BROKEN = (DecoderPoolError, StagingMissingError, OSError)  # no photo's fault
+_BROKEN = (DecoderPoolError, MemoryShortageError, StagingMissingError, OSError)  # no photo's fault
 
 
 class PictureDecoder:

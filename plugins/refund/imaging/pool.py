@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from refund.errors import DecoderPoolError, RejectedPhotoError, StagingMissingError
+from refund.errors import DecoderPoolError, MemoryShortageError, RejectedPhotoError, StagingMissingError
 from refund.imaging.decode import DEFAULT_SIZE, check_bytes
 from refund.imaging.examine import rejected_facts
 from refund.imaging.pool_arena import Arena
@@ -146,6 +146,7 @@ class DecoderPool:
 
         Raises:
             DecoderPoolError: the interpreter died several times in a row, or cannot write the pack; no arena.
+            MemoryShortageError: the kernel's out-of-memory killer ended the last child.
             ValueError: a slot that the pack does not have.
         """
         if self._decoding:
@@ -279,7 +280,7 @@ class _Interpreter:
 
     def await_ready(self) -> None:
         try:
-            ((_, payload),) = self._receive(time.monotonic() + _START_S, controls=True)
+            (_, payload), *_ = self._receive(time.monotonic() + _START_S, controls=True)  # others: children lost since
             self._count, self.ready = int(payload["ready"]), True
         except (_InterpreterDiedError, KeyError, ValueError) as exc:
             msg = f"the decoding interpreter {sys.executable} did not start: {exc}"
@@ -309,11 +310,10 @@ class _Interpreter:
             for ticket, payload in answers:
                 if ticket == CONTROL_TICKET and "fatal" in payload:
                     msg = f"photos cannot be decoded: {payload['fatal']}"
-                    raise DecoderPoolError(msg)
+                    raise MemoryShortageError(msg) if payload.get("starved") else DecoderPoolError(msg)
                 if ticket == CONTROL_TICKET and "children" in payload:
                     log.warning(_STARVED, payload["children"])
-            if not controls:
-                answers = [answer for answer in answers if answer[0] != CONTROL_TICKET]
+            answers = [answer for answer in answers if controls or answer[0] != CONTROL_TICKET]
             if answers or (give_up_at is None and not readable):
                 return answers
             if give_up_at is not None and time.monotonic() > give_up_at:

@@ -70,6 +70,10 @@ class _PoolBrokenError(Exception):
     """No photo's fault; the text goes to the parent."""
 
 
+class _StarvedError(_PoolBrokenError):
+    """The machine has no memory left for the last child; another time it may."""
+
+
 def serve(config: PoolConfig, arena_fd: int) -> int:
     """Answer tickets from standard input on standard output until the input ends; the process's exit status."""
     answers_fd = os.dup(1)
@@ -78,7 +82,7 @@ def serve(config: PoolConfig, arena_fd: int) -> int:
     try:
         server.run()
     except _PoolBrokenError as exc:
-        server.say_fatal(str(exc))
+        server.say_fatal(str(exc), starved=isinstance(exc, _StarvedError))
         return 1
     except BrokenPipeError:
         return 0  # the parent is gone
@@ -193,9 +197,9 @@ class _Server:
             del self._outbox[:written]
             self._woken_at = time.monotonic()
 
-    def say_fatal(self, text: str) -> None:
-        """Tell the parent why the pool ends."""
-        self._outbox += answer_frame(CONTROL_TICKET, {"fatal": text})
+    def say_fatal(self, text: str, *, starved: bool) -> None:
+        """Tell the parent why the pool ends, and whether it was for want of memory."""
+        self._outbox += answer_frame(CONTROL_TICKET, {"fatal": text, "starved": starved})
         os.set_blocking(self._answers_fd, True)
         with contextlib.suppress(OSError):
             while self._outbox:
@@ -289,7 +293,7 @@ class _Server:
                 "the kernel's out-of-memory killer ended the last decoding child over a single photo; give the "
                 "worker more memory or fewer tasks at once"
             )
-            raise _PoolBrokenError(msg)
+            raise _StarvedError(msg)
         if not photos:
             self._idle_deaths += 1
             if self._idle_deaths >= _IDLE_DEATHS:

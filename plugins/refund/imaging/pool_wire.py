@@ -17,7 +17,7 @@ from refund.records import ImageLimits, PhotoFacts, Quality, QualityLabel
 
 TICKET = struct.Struct("!QqQQ")  # number, slot, where in the arena the body begins, its bytes
 ANSWER_HEADER = struct.Struct("!QI")  # ticket, bytes of the JSON that follows
-CONTROL_TICKET = 0  # an answer about the pool itself: {"ready": …} or {"fatal": …}
+CONTROL_TICKET = 0  # an answer about the pool itself: {"ready": …}, {"children": …} or {"fatal": …}
 MAX_ANSWER_BYTES = 16_384
 _MAX_DETAIL_CHARS = 1000
 _FACTS = frozenset(field.name for field in fields(PhotoFacts)) - {"slot"}

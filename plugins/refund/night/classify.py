@@ -58,7 +58,8 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
         StagingMissingError: the pack is gone.
         StagingCorruptError: manifest and pack are not of the same photos, or the pack is not fit for its model.
         ModelArtefactError: the model file is missing or altered.
-        NotEnoughMemoryError: this worker has less than the least.
+        MemoryShortageError: less than the least is free.
+        NotEnoughMemoryError: a limit leaves less than the least.
     """
     import numpy as np
     import pyarrow.parquet as pq

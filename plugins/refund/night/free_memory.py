@@ -17,6 +17,7 @@ class FreeMemory:
 
     free_bytes: int
     held_by: str
+    most_bytes: int | None = None  # that can ever be free here, however long one waits; None: not known
 
 
 def read_free_memory(*, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> FreeMemory:
@@ -25,12 +26,13 @@ def read_free_memory(*, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/f
     Pages of files count as free: the kernel drops them before it refuses memory. A limit that cannot be read does not
     count; where nothing can be read, psutil is asked.
     """
-    found = [FreeMemory(free_bytes=free, held_by=CONTAINER) for free in _left_by_groups(proc, cgroups)]
+    groups = _left_by_groups(proc, cgroups)
+    found = [FreeMemory(free_bytes=free, held_by=CONTAINER, most_bytes=limit) for free, limit in groups]
     machine = _fields(proc / "meminfo").get("MemAvailable:")
     if machine is not None:
         found.append(FreeMemory(free_bytes=machine * 1024, held_by=MACHINE))
     if (process := _left_to_process(proc)) is not None:
-        found.append(FreeMemory(free_bytes=process, held_by=PROCESS))
+        found.append(FreeMemory(free_bytes=process, held_by=PROCESS, most_bytes=process))  # another try has no more
     if not found:
         import psutil
 
@@ -38,8 +40,8 @@ def read_free_memory(*, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/f
     return min(found, key=lambda each: each.free_bytes)
 
 
-def _left_by_groups(proc: Path, cgroups: Path) -> Iterator[int]:
-    """Bytes that each limited group leaves; version 2 (``0::/path``) and version 1 (``4:memory:/path``)."""
+def _left_by_groups(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
+    """Bytes that each limited group leaves, and its limit; versions 2 (``0::/path``) and 1 (``4:memory:/path``)."""
     for line in (_text(proc / "self" / "cgroup") or "").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -55,7 +57,7 @@ def _left_by_groups(proc: Path, cgroups: Path) -> Iterator[int]:
             if limit is None or used is None or limit >= _NO_LIMIT_BYTES:
                 continue
             stat = _fields(folder / "memory.stat")
-            yield max(0, limit - used + sum(stat.get(name, 0) for name in names[2:]))
+            yield max(0, limit - used + sum(stat.get(name, 0) for name in names[2:])), limit
 
 
 def _with_parents(root: Path, path: str) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
-from refund.errors import NotEnoughMemoryError
+from refund.errors import MemoryShortageError
 from refund.night.room import InferenceRoom, ran_out_note
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def in_blocks(
     many photos, and ``say`` gets a note of it. Close it where it is not read to its end.
 
     Raises:
-        NotEnoughMemoryError: memory runs out over a single photo.
+        MemoryShortageError: memory runs out over a single photo.
     """
     block_photos, done = room.block_photos, 0
     while done < len(slots):
@@ -48,9 +48,9 @@ def in_blocks(
         except MemoryError as exc:
             if block_photos == 1:
                 msg = (
-                    f"memory ran out over a single photo ({exc}); give the worker more memory or fewer tasks at once, "
-                    f"then clear the task"
+                    f"memory ran out over a single photo ({exc}). The task is tried again; where that does not help, "
+                    f"give the worker more memory or fewer tasks at once, then clear the task"
                 )
-                raise NotEnoughMemoryError(msg) from exc
+                raise MemoryShortageError(msg) from exc
             say(ran_out_note(block_photos))
             block_photos //= 2

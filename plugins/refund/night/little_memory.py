@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from refund.errors import NotEnoughMemoryError, ReasonCode
+from refund.errors import MemoryShortageError, NotEnoughMemoryError, ReasonCode
 from refund.night.room import (
     DecodingRoom,
     InferenceRoom,
@@ -31,7 +31,8 @@ def decoding_room(services: Services, *, photos: int) -> DecodingRoom:
     """What `validate` may take here for so many photos.
 
     Raises:
-        NotEnoughMemoryError: it is less than the least.
+        MemoryShortageError: less than the least is free.
+        NotEnoughMemoryError: a limit leaves less than the least.
     """
     settings = services.settings
     return plan_decoding(
@@ -48,7 +49,8 @@ def inference_room(services: Services, *, unit: Path, batch_size: int, photos: i
 
     Raises:
         ModelArtefactError: there is no model in it.
-        NotEnoughMemoryError: it is less than the least.
+        MemoryShortageError: less than the least is free.
+        NotEnoughMemoryError: a limit leaves less than the least.
     """
     from refund.model.load import read_card
 
@@ -70,7 +72,8 @@ def check_room(
     """No photo is rejected because this worker is small: with more memory it may be a good one.
 
     Raises:
-        NotEnoughMemoryError: some need more than ``room`` has for one, and are allowed it by ``decode_memory_bytes``.
+        MemoryShortageError: some need more than ``room`` has for one, and are allowed it by ``decode_memory_bytes``.
+        NotEnoughMemoryError: the same, and a limit says that no other try has more.
     """
     if room.every_photo:
         return
@@ -82,7 +85,7 @@ def check_room(
             f"there is, for example {photos[swelled[0].slot].key!r}. Clear the task on a worker with more memory; or "
             f"set REFUND_DECODE_MEMORY_BYTES={room.child_bytes}, so that such photos are rejected"
         )
-        raise NotEnoughMemoryError(msg)
+        raise NotEnoughMemoryError(msg) if room.lasting else MemoryShortageError(msg)
 
 
 def say_little_memory(note: str | None, row: RunRow, services: Services) -> None:

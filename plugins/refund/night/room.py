@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from refund.errors import NotEnoughMemoryError
+from refund.errors import MemoryShortageError, NotEnoughMemoryError, RefundError
 from refund.night.free_memory import PROCESS, FreeMemory
 from refund.records import ImageLimits
 from refund.settings import Settings
@@ -39,6 +39,8 @@ class TaskMemory:
 
     room_bytes: int
     found: str
+    most_bytes: int | None = None  # that another try can ever find; None: not known
+    undivided: TaskMemory | None = None  # what there is without a share for a second task; None: this is not a share
 
     @classmethod
     def of(cls, free: FreeMemory, *, most_bytes: int) -> TaskMemory:
@@ -48,12 +50,20 @@ class TaskMemory:
         """
         spared = int(free.free_bytes * (1 - _SPARE_RATIO))
         seen = f"{_mb(free.free_bytes)} that {free.held_by} leaves free"
+        most = min((most for most in (most_bytes, free.most_bytes) if most), default=None)
         if 0 < most_bytes <= spared:
-            return cls(room_bytes=most_bytes, found="the setting task_memory_bytes")
+            return cls(room_bytes=most_bytes, found="the setting task_memory_bytes", most_bytes=most)
+        whole = cls(room_bytes=spared, found=seen, most_bytes=most)
         if most_bytes or free.held_by == PROCESS:
-            return cls(room_bytes=spared, found=seen)
+            return whole
         share = f"one of {HEAVY_TASKS_AT_ONCE} tasks' shares of {seen}"
-        return cls(room_bytes=spared // HEAVY_TASKS_AT_ONCE, found=share)
+        return cls(room_bytes=spared // HEAVY_TASKS_AT_ONCE, found=share, most_bytes=most, undivided=whole)
+
+    def shortage(self, message: str, *, needed_bytes: int) -> RefundError:
+        """The error of a task that needs more: one that is tried again, unless a limit says that no try finds it."""
+        if self.most_bytes is not None and self.most_bytes < needed_bytes:
+            return NotEnoughMemoryError(f"{message}; then clear the task")
+        return MemoryShortageError(f"{message}. The task is tried again; where that does not help, clear it then")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +75,7 @@ class DecodingRoom:
     ahead_bytes: int
     arena_bytes: int
     every_photo: bool  # whether a child can decode every photo that the limits allow; if not, none is rejected for it
+    lasting: bool  # whether a limit says that no other try can find room for every photo
     note: str | None  # what to say of it; None: nothing is out of the ordinary
 
 
@@ -84,10 +95,12 @@ def plan_decoding(
     """Room for decoding ``photos`` photos with at most so many children of so much address space.
 
     First less is read ahead, then there are fewer children, then the last child may take less than the largest photo
-    that ``limits`` allow can need: see docs/decisions/0021-too-little-memory.md.
+    that ``limits`` allow can need: see docs/decisions/0021-too-little-memory.md. Where a task's share is less than the
+    least, it takes what the other task would have.
 
     Raises:
-        NotEnoughMemoryError: it is less than the least.
+        MemoryShortageError: less than the least is free.
+        NotEnoughMemoryError: a limit leaves less than the least.
     """
     children = max(1, min(children, photos))
     picture_bytes = min(child_bytes, _PICTURE_BYTES_PER_PIXEL * limits.max_side_px**2 + limits.max_bytes)
@@ -102,31 +115,25 @@ def plan_decoding(
     aheads = _halves(AHEAD_BYTES, least=limits.max_bytes)
     ladder = [(children, ahead) for ahead in aheads] + [(count, aheads[-1]) for count in range(children - 1, 0, -1)]
     usual_bytes = needed(*ladder[0])
+    least_picture_bytes = min(picture_bytes, _LEAST_PICTURE_BYTES)
+    least_bytes = needed(0, aheads[-1]) + least_picture_bytes
+    memory, changes = _at_least(least_bytes, memory, task="validate", usual_bytes=usual_bytes)
     taken = next((step for step in ladder if needed(*step) <= memory.room_bytes), ladder[-1])
     count, ahead_bytes = taken
     left_bytes = (memory.room_bytes - needed(0, ahead_bytes)) // count
-    least_picture_bytes = min(picture_bytes, _LEAST_PICTURE_BYTES)
-    if left_bytes < least_picture_bytes:
-        least_bytes = needed(0, aheads[-1]) + least_picture_bytes
-        msg = _too_little("validate", memory, least_bytes=least_bytes, usual_bytes=usual_bytes)
-        raise NotEnoughMemoryError(msg)
     every_photo = left_bytes >= picture_bytes
-    note = None
-    if taken != ladder[0] or not every_photo:
-        changes = [
-            *_change(count, children, "decoding child", "decoding children"),
-            *_change(ahead_bytes >> 20, aheads[0] >> 20, "MB read ahead"),
-        ]
-        if not every_photo:
-            changes.append(f"{_mb(left_bytes)} for one picture instead of {_mb(picture_bytes)}")
-        note = _note("validate", memory, usual_bytes=usual_bytes, changes=changes)
+    changes += _change(count, children, "decoding child", "decoding children")
+    changes += _change(ahead_bytes >> 20, aheads[0] >> 20, "MB read ahead")
+    if not every_photo:
+        changes.append(f"{_mb(left_bytes)} for one picture instead of {_mb(picture_bytes)}")
     return DecodingRoom(
         children=count,
         child_bytes=min(child_bytes, _CHILD_CODE_BYTES + left_bytes),
         ahead_bytes=ahead_bytes,
         arena_bytes=arena_bytes(ahead_bytes),
         every_photo=every_photo,
-        note=note,
+        lasting=memory.most_bytes is not None and memory.most_bytes < needed(1, aheads[-1]),
+        note=_note("validate", memory, usual_bytes=usual_bytes, changes=changes),
     )
 
 
@@ -138,6 +145,7 @@ def usual_decoding(settings: Settings, *, photos: int) -> DecodingRoom:
         ahead_bytes=AHEAD_BYTES,
         arena_bytes=ARENA_BYTES,
         every_photo=True,
+        lasting=False,
         note=None,
     )
 
@@ -147,10 +155,12 @@ def plan_inference(
 ) -> InferenceRoom:
     """Room for classifying ``photos`` photos of ``pixel_bytes`` each with at most so many interpreters.
 
-    First blocks get smaller, then there are fewer threads, then blocks of a single photo.
+    First blocks get smaller, then there are fewer threads, then blocks of a single photo. Where a task's share is less
+    than the least, it takes what the other task would have.
 
     Raises:
-        NotEnoughMemoryError: it is less than the least.
+        MemoryShortageError: less than the least is free.
+        NotEnoughMemoryError: a limit leaves less than the least.
     """
 
     def needed(count: int, block_photos: int) -> int:
@@ -162,17 +172,12 @@ def plan_inference(
     ladder = [(threads, block) for block in _halves(BLOCK_PHOTOS, least=_LEAST_BLOCK_PHOTOS)]
     ladder += [(count, _LEAST_BLOCK_PHOTOS) for count in range(threads - 1, 0, -1)]
     ladder += [(1, block) for block in _halves(_LEAST_BLOCK_PHOTOS // 2, least=1)]
-    taken = next((step for step in ladder if needed(*step) <= memory.room_bytes), None)
-    if taken is None:
-        msg = _too_little("classify", memory, least_bytes=needed(1, 1), usual_bytes=needed(*usual))
-        raise NotEnoughMemoryError(msg)
-    note = None
-    if taken != usual:
-        changes = [
-            *_change(taken[1], BLOCK_PHOTOS, "photo at once", "photos at once"),
-            *_change(taken[0], threads, "thread", "threads"),
-        ]
-        note = _note("classify", memory, usual_bytes=needed(*usual), changes=changes)
+    usual_bytes = needed(*usual)
+    memory, changes = _at_least(needed(1, 1), memory, task="classify", usual_bytes=usual_bytes)
+    taken = next(step for step in ladder if needed(*step) <= memory.room_bytes)
+    changes += _change(taken[1], BLOCK_PHOTOS, "photo at once", "photos at once")
+    changes += _change(taken[0], threads, "thread", "threads")
+    note = _note("classify", memory, usual_bytes=usual_bytes, changes=changes)
     return InferenceRoom(threads=taken[0], block_photos=taken[1], batch_size=min(batch_size, taken[1]), note=note)
 
 
@@ -207,17 +212,29 @@ def _opening(task: str) -> str:
     return f"{task} met little memory: "
 
 
-def _note(task: str, memory: TaskMemory, *, usual_bytes: int, changes: list[str]) -> str:
+def _at_least(least_bytes: int, memory: TaskMemory, *, task: str, usual_bytes: int) -> tuple[TaskMemory, list[str]]:
+    """The memory to plan with, and what a note says where that is not the task's share.
+
+    A task that began a moment earlier has taken its share of what is free already; the next one would halve the rest.
+    """
+    if memory.room_bytes >= least_bytes:
+        return memory, []
+    whole = memory.undivided or memory
+    if whole.room_bytes >= least_bytes:
+        return whole, ["all of it instead of a share"]
+    msg = (
+        f"{task} may take {_mb(whole.room_bytes)} of memory ({whole.found}), it needs at least {_mb(least_bytes)} "
+        f"and usually {_mb(usual_bytes)}. {_REMEDY}"
+    )
+    raise whole.shortage(msg, needed_bytes=least_bytes)
+
+
+def _note(task: str, memory: TaskMemory, *, usual_bytes: int, changes: list[str]) -> str | None:
+    if not changes:
+        return None
     return (
         f"{_opening(task)}{_mb(memory.room_bytes)} ({memory.found}), usual are {_mb(usual_bytes)}. It took "
         f"{', '.join(changes)}: no verdict changes, it takes longer. {_REMEDY}"
-    )
-
-
-def _too_little(task: str, memory: TaskMemory, *, least_bytes: int, usual_bytes: int) -> str:
-    return (
-        f"{task} may take {_mb(memory.room_bytes)} of memory ({memory.found}), it needs at least {_mb(least_bytes)} "
-        f"and usually {_mb(usual_bytes)}. {_REMEDY}; then clear the task"
     )
 
 

@@ -57,7 +57,8 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
     Raises:
         StagingMissingError: the manifest is gone.
         DecoderPoolError: the isolated interpreter cannot run.
-        NotEnoughMemoryError: this worker has less than the least, or less than one of the photos needs.
+        MemoryShortageError: less than the least is free, or less than one of the photos needs.
+        NotEnoughMemoryError: the same, and a limit says that no other try finds more.
         RetriableRunError: S3 cannot be reached.
     """
     watch = Stopwatch()
