@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5, help="reports of the last night")
     parser.add_argument("--plans", type=Path, default=PLANS, help="folder for the plans; what is in it is replaced")
+    parser.add_argument("--output", type=Path, default=RESULTS_FILE, help="JSON file to write")
     parser.add_argument("--hold", action="store_true", help="wait for Enter before anything is measured")
     args = parser.parse_args(arguments)
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         take_plans(analyst, [one for one in typed if one.best_ms < 1000 * _TYPED_LIMIT_S])
         write_plans(args.plans, [*found, *typed], facts=facts)
         _say(f"a report and its alerts: {min(seconds):.1f} s at best, export included")
-        _keep(facts, seconds, found, typed)
+        _keep(args.output, facts, seconds, found, typed)
     return 0
 
 
@@ -196,7 +197,9 @@ def _table(statements: Sequence[Statement]) -> Iterator[str]:
         yield f"{one.best_ms:9.1f} {one.median_ms:9.1f} {len(one.ms):5}  {one.name}{mark}"
 
 
-def _keep(facts: str, seconds: Sequence[float], found: Sequence[Statement], typed: Sequence[Statement]) -> None:
+def _keep(
+    output: Path, facts: str, seconds: Sequence[float], found: Sequence[Statement], typed: Sequence[Statement]
+) -> None:
     def rows(statements: Sequence[Statement]) -> list[dict[str, Any]]:
         return [
             {"name": one.name, "best_ms": one.best_ms, "median_ms": one.median_ms, "times": len(one.ms)}
@@ -210,4 +213,4 @@ def _keep(facts: str, seconds: Sequence[float], found: Sequence[Statement], type
         "statements": rows(found),
         "typed": rows(typed),
     }
-    RESULTS_FILE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
