@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import struct
 import subprocess
 import sys
+import termios
 import textwrap
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,10 +198,15 @@ def test_a_child_that_is_shot_once_costs_nothing(pool_of, photos):
     assert sorted(fact.slot for fact in facts if fact.ok) == list(range(40))
 
 
-def as_the_kernel_does(pool: DecoderPool, counts: Path, times: int) -> threading.Thread:
-    """Kill busy children and count it where the pool looks, as the kernel's out-of-memory killer would."""
+def counting_in(pool: DecoderPool, counts: Path) -> None:
+    """Have the pool read this file for what the kernel's out-of-memory killer has ended so far: three."""
     counts.write_text("nr_free_pages 7\noom_kill 3\n")
     pool._config = replace(pool._config, kernel_counts=str(counts))
+
+
+def as_the_kernel_does(pool: DecoderPool, counts: Path, times: int) -> threading.Thread:
+    """Kill busy children and count it where the pool looks, as the kernel's out-of-memory killer would."""
+    counting_in(pool, counts)
     killed: set[int] = set()
 
     def kill():
@@ -227,6 +235,47 @@ def test_where_memory_runs_out_no_photo_is_blamed_and_fewer_children_go_on(
         f"{left}. Give the worker more memory or fewer tasks at once"
         for left in (2, 1)
     ]
+
+
+def unread_bytes(pool: DecoderPool) -> int:
+    """How much of the interpreter's answers lies in the pipe."""
+    assert pool._interpreter is not None
+    count = fcntl.ioctl(pool._interpreter._stdout.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder)
+
+
+def test_a_child_lost_before_anybody_read_that_the_pool_is_ready_costs_nothing(pool_of, photos, tmp_path, caplog):
+    """`validate` begins the pool, then waits for its first photo: both messages are then read together."""
+    pool = pool_of(40)
+    counting_in(pool, tmp_path / "vmstat")
+    with closing(pool):
+        pool.begin()
+        ready = wait_until(lambda: unread_bytes(pool), "the interpreter says that it is ready")
+        (tmp_path / "vmstat").write_text("oom_kill 4\n")
+        family(pool._interpreter._process.pid)[1].kill()
+        wait_until(lambda: unread_bytes(pool) > ready, "it says that a child is gone")
+        facts = list(pool.decode(enumerate(photos)))
+    assert sorted(fact.slot for fact in facts if fact.ok) == list(range(40))
+    assert [record.getMessage().partition(". Its")[0] for record in caplog.records] == [
+        "The kernel's out-of-memory killer ended a decoding child"
+    ]
+
+
+def test_children_that_starve_without_a_photo_end_the_pool_only_when_none_stays_alive(pool_of, tmp_path):
+    counts = tmp_path / "vmstat"
+    pool = pool_of(1, workers=3)
+    counting_in(pool, counts)
+    killed: set[int] = set()
+    text = "5 decoding children died without a photo, the last ended by the kernel's out-of-memory killer; give the"
+    with pool:
+        for number in range(2 + 5):
+            child = wait_until(lambda: [c for c in family(pool.pid)[1:] if c.pid not in killed], "a child is there")[0]
+            killed.add(child.pid)
+            counts.write_text(f"oom_kill {4 + number}\n")
+            child.kill()
+            wait_until(lambda child=child: is_gone(child) and not psutil.pid_exists(child.pid), "it was buried")
+        with pytest.raises(MemoryShortageError, match=text):
+            list(pool.decode([(0, b"no photo")]))
 
 
 def test_where_memory_runs_out_for_the_last_child_that_is_said_and_no_photo_rejected(pool_of, slow_photo, tmp_path):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,7 @@ from refund.records import ImageLimits, PhotoFacts
 
 MARK = b"obey: "
 TAKEN_OVER = '''
-import ctypes, fcntl, json, mmap, os, re, signal, socket, stat, struct, time
+import contextlib, ctypes, fcntl, json, mmap, os, re, signal, socket, stat, struct, time
 from pathlib import Path
 from refund.imaging import examine
 
@@ -67,6 +68,19 @@ def arena():
         if "refund-photos" in line:
             start, end = (int(part, 16) for part in line.split()[0].split("-"))
             return start, end - start, line.split()[1]
+
+
+def seem_starved():
+    """Have it look as if the kernel's out-of-memory killer had been at work meanwhile."""
+    Path(__file__).with_name("vmstat").write_text(f"oom_kill {time.monotonic_ns()}")
+
+
+def hang_up():
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                os.close(int(name))
+    time.sleep(3600)
 
 
 def outcome(attempt):
@@ -122,6 +136,8 @@ DEEDS = {
     "no_facts": lambda: say(answer(1, {"reason": None})),
     "for_another": lambda: say(answer(10**9, {"reason": "corrupt"})),
     "half_an_answer": lambda: (to_server().sendall(struct.pack("!QI", 1, 99)), os._exit(0)),
+    "garbage_meanwhile": lambda: (seem_starved(), say(b"\\xff" * 500)),
+    "hang_up_meanwhile": lambda: (seem_starved(), hang_up()),
     "store": lambda: ctypes.memset(arena()[0], 0, 64),
     "scribble": scribble,
 }
@@ -148,9 +164,9 @@ def taken_over(tmp_path, monkeypatch):
     def decode(bodies: list[bytes], *, workers: int = 2, timeout_s: float = 20.0) -> dict[int, PhotoFacts]:
         path = tmp_path / "pixels.npy"
         create_pixels(path, count=len(bodies))
-        with DecoderPool(
-            path, limits=ImageLimits(), workers=workers, memory_bytes=1_500_000_000, timeout_s=timeout_s
-        ) as pool:
+        pool = DecoderPool(path, limits=ImageLimits(), workers=workers, memory_bytes=1_500_000_000, timeout_s=timeout_s)
+        pool._config = replace(pool._config, kernel_counts=str(folder / "vmstat"))
+        with pool:
             facts = list(pool.decode(enumerate(bodies)))
         assert sorted(fact.slot for fact in facts) == list(range(len(bodies))), "not one verdict for each photo"
         for fact in facts:
@@ -195,6 +211,15 @@ def test_decoders_that_are_taken_over_cost_one_photo_each_and_the_pool_heals(tak
     facts = bad(taken_over(bodies))
     assert {slot: (fact.reason, fact.detail) for slot, fact in facts.items()} == {
         slot: DEATHS[deed] for slot, deed in deeds.items()
+    }
+
+
+def test_what_the_pool_ends_itself_did_not_starve_whatever_the_kernel_does_meanwhile(taken_over, photos):
+    bodies = [*photos[:3], MARK + b"garbage_meanwhile", MARK + b"hang_up_meanwhile", *photos[3:6]]
+    facts = bad(taken_over(bodies))
+    assert {slot: (fact.reason, fact.detail) for slot, fact in facts.items()} == {
+        3: (ReasonCode.DECODE_CRASHED, BABBLED),
+        4: (ReasonCode.DECODE_CRASHED, DIED + "by signal SIGKILL"),
     }
 
 

@@ -60,6 +60,8 @@ class _Child:
     began_at: float = 0.0  # monotonic: when it could begin with the first photo
     timed_out: bool = False
     babbled: bool = False  # it answered what no decoder says
+    killed: bool = False  # by us
+    oom_kills: int = 0  # of the kernel, when it began
 
     @property
     def alone(self) -> bool:
@@ -107,7 +109,6 @@ class _Server:
         self._woken_at = 0.0  # monotonic: when answers were last written
         self._input_open = True
         self._idle_deaths = 0
-        self._oom_kills = _oom_kills(config.kernel_counts)
 
     def run(self) -> None:
         self._prepare()
@@ -149,6 +150,7 @@ class _Server:
 
     def _fork(self) -> None:
         ours, theirs = socket.socketpair()
+        counted = _oom_kills(self._config.kernel_counts)
         try:
             pid = os.fork()
         except OSError as exc:
@@ -160,7 +162,7 @@ class _Server:
             )
         theirs.close()
         ours.setblocking(False)
-        child = _Child(pid=pid, sock=ours)
+        child = _Child(pid=pid, sock=ours, oom_kills=counted)
         self._children.append(child)
         self._selector.register(ours, selectors.EVENT_READ, child)
 
@@ -239,6 +241,8 @@ class _Server:
         if not child.photos:
             child.began_at = time.monotonic()
         child.photos.extend(photos)
+        if child.alone:  # what the kernel ended before says nothing of this photo
+            child.oom_kills = _oom_kills(self._config.kernel_counts)
         return True
 
     def _listen(self, child: _Child) -> None:
@@ -294,9 +298,15 @@ class _Server:
                 "worker more memory or fewer tasks at once"
             )
             raise _StarvedError(msg)
-        if not photos:
+        if not photos and not (starved and self._children):
             self._idle_deaths += 1
             if self._idle_deaths >= _IDLE_DEATHS:
+                if starved:
+                    msg = (
+                        f"{_IDLE_DEATHS} decoding children died without a photo, the last ended by the kernel's "
+                        f"out-of-memory killer; give the worker more memory or fewer tasks at once"
+                    )
+                    raise _StarvedError(msg)
                 msg = f"{_IDLE_DEATHS} decoding children died without a photo, the last {_death(status)}"
                 raise _PoolBrokenError(msg)
         if child.alone and not starved:
@@ -313,10 +323,9 @@ class _Server:
 
     def _starved(self, child: _Child, status: int) -> bool:
         """Whether the machine had no memory left for this child: nobody's fault, and no other is to take its place."""
-        if child.timed_out or not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+        if child.killed or not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             return False
-        before, self._oom_kills = self._oom_kills, _oom_kills(self._config.kernel_counts)
-        return self._oom_kills > before
+        return _oom_kills(self._config.kernel_counts) > child.oom_kills
 
     def _verdict(self, child: _Child, status: int) -> RejectedPhotoError:
         config = self._config
@@ -350,6 +359,7 @@ class _Server:
                 if pid:
                     return status
                 time.sleep(0.001)
+        child.killed = True
         os.kill(child.pid, signal.SIGKILL)
         return os.waitpid(child.pid, 0)[1]
 
