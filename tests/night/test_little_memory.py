@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -64,6 +65,39 @@ def test_less_than_the_least_ends_the_task_before_anything_is_downloaded(world: 
     validate_shard(shard_uri, run=run, services=world.services)
     with pytest.raises(MemoryShortageError, match=f"classify {least}"):
         classify_shard(shard_uri, run=run, services=tiny)
+
+
+def test_shards_that_begin_together_note_it_once(world: World) -> None:
+    """Another task of the run says it between this one's look at the run and its own word."""
+    fill(world, 1)
+    run = world.start("run")
+    services = with_memory(world, 600).services
+    (shard_uri,) = fetch_manifest(run, services)
+    seen = services.free_memory
+
+    def while_another_speaks() -> FreeMemory:
+        services.repository.add_notes("run", ["validate met little memory: 7 MB"])
+        return seen()
+
+    validate_shard(shard_uri, run=run, services=replace(services, free_memory=while_another_speaks))
+    assert notes(world, "run") == ["validate met little memory: 7 MB"]
+
+
+@pytest.mark.parametrize("task", [validate_shard, classify_shard])
+def test_memory_that_runs_out_in_a_task_s_own_process_is_said_and_tried_again(world: World, task: Any) -> None:
+    fill(world, 1)
+    run = world.start("run")
+    (shard_uri,) = fetch_manifest(run, world.services)
+    validate_shard(shard_uri, run=run, services=world.services)
+
+    def more_than_any_machine_has() -> FreeMemory:
+        raise AssertionError(bytearray(1 << 60))
+
+    text = (
+        r"(validate|classify) ran out of memory in its own process \(a small piece was refused\)\. The task is tried "
+    )
+    with pytest.raises(MemoryShortageError, match=text):
+        task(shard_uri, run=run, services=replace(world.services, free_memory=more_than_any_machine_has))
 
 
 @pytest.mark.slow

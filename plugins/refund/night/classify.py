@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from refund.errors import FatalRunError, StagingCorruptError
 from refund.night.inference import in_blocks
-from refund.night.little_memory import inference_room, say_little_memory
+from refund.night.little_memory import inference_room, memory_told, say_little_memory
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, begun_params, dump
 from refund.night.staged import PREDICTIONS_FILE, STAGE_FILE, pack_model, read_manifest
 from refund.schemas import predictions_schema
@@ -49,6 +49,7 @@ class ClassifiedShard:
         }
 
 
+@memory_told("classify")
 def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> ClassifiedShard:
     """Classify every photo of the pack that was not rejected, with the model that the pack was made for.
 
@@ -93,7 +94,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
     ):
         unit = services.registry.fetch(pack_model(pack, uri=layout.pack), services.settings.cache_folder)
         room = inference_room(services, unit=unit, batch_size=params.batch_size, photos=len(manifest))
-        say_little_memory(room.note, row, services)
+        say_little_memory(room.note, run.run_id, services)
         model = stack.enter_context(load_model(unit, threads=room.threads, labels=labels))
         photos = read_photos(pack / PHOTOS_FILE)
         pixels = open_pixels(pack / PIXELS_FILE)
@@ -130,7 +131,7 @@ def classify_shard(shard_uri: str, *, run: NightRun, services: Services) -> Clas
                     slots,
                     room=room,
                     judge=judge,
-                    say=lambda note: say_little_memory(note, row, services),
+                    say=lambda note: say_little_memory(note, run.run_id, services),
                 )
             ) as judged,
         ):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from refund.errors import MemoryShortageError, NotEnoughMemoryError, ReasonCode
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from refund.records import PhotoFacts, PhotoObject
     from refund.settings import Settings
-    from refund.store.records import RunRow
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +88,31 @@ def check_room(
         raise NotEnoughMemoryError(msg) if room.lasting else MemoryShortageError(msg)
 
 
-def say_little_memory(note: str | None, row: RunRow, services: Services) -> None:
-    """Log it, and note it on the run unless another shard of the same task has."""
+def say_little_memory(note: str | None, run_id: str, services: Services) -> None:
+    """Log it, and note it on the run unless another shard of the same task has by now."""
     if note is None:
         return
     log.warning("%s", note)
-    if note_is_new(note, row.notes):
-        services.repository.add_notes(row.run_id, [note])
+    if note_is_new(note, services.repository.require_run(run_id).notes):
+        services.repository.add_notes(run_id, [note])
+
+
+@contextmanager
+def memory_told(task: str) -> Iterator[None]:
+    """Say it clearly where memory runs out in the task's own process, whatever it was doing.
+
+    Raises:
+        MemoryShortageError: it did.
+    """
+    try:
+        yield
+    except MemoryError as exc:
+        msg = (
+            f"{task} ran out of memory in its own process ({str(exc) or 'a small piece was refused'}). The task is "
+            f"tried again; where that does not help, give the worker more memory or fewer tasks at once, then clear "
+            f"the task"
+        )
+        raise MemoryShortageError(msg) from exc
 
 
 def _memory(services: Services) -> TaskMemory:

@@ -11,7 +11,7 @@ from refund import keys
 from refund.errors import AccessDeniedError, ReasonCode, RejectedPhotoError
 from refund.monitor.latency import Latencies
 from refund.night.decoding import decode_bodies
-from refund.night.little_memory import check_room, decoding_room, say_little_memory
+from refund.night.little_memory import check_room, decoding_room, memory_told, say_little_memory
 from refund.night.services import NightRun, Services, ShardLayout, Stopwatch, dump
 from refund.night.shard_model import model_in_force, rollback_note
 from refund.night.staged import STAGE_FILE, manifest_photos, read_manifest
@@ -48,6 +48,7 @@ class ValidatedShard:
         return {"shard_uri": self.shard_uri, "model": self.model, "photos": self.photos, "rejected": self.rejected}
 
 
+@memory_told("validate")
 def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> ValidatedShard:
     """Make the pack of one shard: pixels of the good photos, a row of facts for every photo.
 
@@ -68,7 +69,7 @@ def validate_shard(shard_uri: str, *, run: NightRun, services: Services) -> Vali
     row = services.repository.require_run(run.run_id)
     model = model_in_force(row, services)
     room = decoding_room(services, photos=len(photos))
-    say_little_memory(room.note, row, services)
+    say_little_memory(room.note, run.run_id, services)
     with services.staging.writable_folder(layout.pack) as folder:
         size = (model.card.input_width, model.card.input_height)
         facts, latencies = decode_photos(photos, folder, services, size=size, room=room)
