@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from refund.errors import FatalRunError
 from refund.store import copy_text as copy_module
 from refund.store.copy_text import copy_rows, copy_text
 from tests.conftest import Roles
@@ -118,3 +119,15 @@ def test_a_large_table_is_copied_whole_and_in_order(cursor: Any, monkeypatch: py
     copy_rows(cursor, "t", pa.table({"count": range(10), "name": [f"ü{row}" for row in range(10)]}), ["name", "count"])
     cursor.execute("SELECT name, count FROM t ORDER BY place")
     assert cursor.fetchall() == [(f"ü{row}", row) for row in range(10)]
+
+
+def test_a_row_without_text_is_an_error_and_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No value that is known makes one; here the column's text is taken from it as a fault of pyarrow would."""
+    field = copy_module._field
+    monkeypatch.setattr(
+        copy_module, "_field", lambda values: values if pa.types.is_large_string(values.type) else field(values)
+    )
+    table = pa.table({"name": pa.array(["a", None], pa.large_string()), "count": [1, 2]})
+    text = "1 of 2 rows have no text for COPY, because of name; nothing was written. Report it with the versions of "
+    with pytest.raises(FatalRunError, match=text):
+        copy_text(table, ["name", "count"])

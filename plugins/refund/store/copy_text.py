@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from refund.errors import FatalRunError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -39,15 +41,25 @@ def copy_text(table: pa.Table, columns: Sequence[str]) -> pa.Buffer:
 
     Texts, numbers, dates and lists of texts (as Postgres arrays) are understood. A NUL character, which Postgres cannot
     store, becomes U+FFFD.
+
+    Raises:
+        FatalRunError: a row has no text; COPY would pass over it without a word.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if table.num_rows == 0:
         return pa.py_buffer(b"")
-    *fields, last = (_field(table.column(name).combine_chunks()) for name in columns)
+    *fields, last = texts = [_field(table.column(name).combine_chunks()) for name in columns]
     ended = pc.binary_join_element_wise(last, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string()))
     lines = pc.binary_join_element_wise(*fields, ended, pa.scalar("\t", pa.large_string()))
+    if lines.null_count:
+        nulls = [name for name, field in zip(columns, texts, strict=True) if field.null_count]
+        msg = (
+            f"{lines.null_count} of {table.num_rows} rows have no text for COPY, because of {', '.join(nulls)}; "
+            f"nothing was written. Report it with the versions of pyarrow and of this package"
+        )
+        raise FatalRunError(msg)
     # an Arrow column of texts is one text and the places where each ends: the lines are joined already
     _, ends, text = lines.buffers()
     first, beyond = (
