@@ -81,7 +81,7 @@ def publish(
     with database.connect() as connection, connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         # For the checks of foreign keys, one per row. Planned for its values, each is planned anew, and for a date or a
-        # run that statistics do not know yet it walks through all of the night's rows: quadratic, 100,000 photos took hours.
+        # run that statistics do not know yet it may walk through all of the night's rows, which is quadratic.
         cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         _await_turn(cursor)
         cursor.execute(sql.RUN, {"run_id": run_id})
