@@ -150,5 +150,5 @@ def _short(spread: Spread) -> dict[str, float]:
 
 def spread_of(rounds: Sequence[Mapping[str, float]], field: str) -> Spread:
     """The spread of a figure of `Measurement` over rounds as the JSON keeps them."""
-    kept = ("photos", "wall_s", "cpu_s")
-    return Spread.of([getattr(Measurement(**{name: one[name] for name in kept}), field) for one in rounds])  # type: ignore[arg-type]
+    measured = [Measurement(photos=int(one["photos"]), wall_s=one["wall_s"], cpu_s=one["cpu_s"]) for one in rounds]
+    return Spread.of([getattr(one, field) for one in measured])

@@ -173,14 +173,16 @@ def _environment(mark: str) -> dict[str, str]:
 def _end(process: subprocess.Popen[str], mark: str) -> None:
     """Close its input, which ends it, and end whatever of it is still there after a while."""
     left = _descendants(process.pid)
+    assert process.stdin is not None
+    assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()  # type: ignore[union-attr]
+        process.stdin.close()
     try:
         process.wait(_FAREWELL_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    process.stdout.close()  # type: ignore[union-attr]
+    process.stdout.close()
     left = [*{*left, *_marked(mark)}]
     for one in left:
         with contextlib.suppress(psutil.NoSuchProcess):

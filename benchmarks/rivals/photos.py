@@ -54,7 +54,8 @@ def s3_client(config: Config) -> Any:
 
 def read(client: Any, config: Config, key: str) -> bytes:
     """The photo's file."""
-    return client.get_object(Bucket=config.bucket, Key=key)["Body"].read()  # type: ignore[no-any-return]
+    body: bytes = client.get_object(Bucket=config.bucket, Key=key)["Body"].read()
+    return body
 
 
 def decode(body: bytes, *, input_px: int) -> Any:

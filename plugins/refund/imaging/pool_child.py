@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import NoReturn
 
 from refund.imaging.examine import examine_photo
@@ -67,8 +68,8 @@ def _limit(config: PoolConfig, pixels_fd: int, *, arena_bytes: int) -> None:
     if sys.platform == "linux":
         import ctypes
 
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123
-            score.write("1000")  # where the machine runs out of memory, a child is to die before the task
+        with contextlib.suppress(OSError):  # where the machine runs out of memory, a child is to die before the task
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
