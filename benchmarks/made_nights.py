@@ -77,10 +77,10 @@ INSERT INTO refund.prediction (photo_date, photo_id, model, class_id, class_name
 SELECT photo_date, id, %(model)s, 'n04120489', 'running_shoe', 0.3 + draw / 2, %(top_k)s::jsonb, %(run_id)s
 FROM fates WHERE NOT rejected;
 INSERT INTO refund.decision (photo_date, photo_id, run_id, category, score, kind, reasons, category_scores, model,
-  taxonomy_version, threshold, decided_at, audit)
+  taxonomy_version, threshold, decided_at, audit, settled)
 SELECT photo_date, id, %(run_id)s, category, 0.3 + draw / 2, CASE WHEN review THEN 'review' ELSE 'auto' END,
   CASE WHEN review THEN ARRAY['low_score'] ELSE '{}' END, %(scores)s::jsonb, %(model)s, %(taxonomy)s, 0.5,
-  %(day)s::timestamptz + interval '27 hours', NOT review AND other > 0.99
+  %(day)s::timestamptz + interval '27 hours', NOT review AND other > 0.99, %(reviewed)s AND review
 FROM fates WHERE NOT rejected;
 INSERT INTO refund.review (photo_date, photo_id, category, reviewed_by, reviewed_at, chosen_by)
 SELECT photo_date, id, category, (ARRAY['ada', 'bob', 'cem'])[1 + i %% 3], %(day)s::timestamptz + interval '34 hours',
@@ -89,10 +89,13 @@ FROM fates WHERE %(reviewed)s AND NOT rejected AND (review OR other > 0.99);
 """
 RUN = """
 INSERT INTO refund.run (run_id, run_date, state, model, taxonomy_version, code_version, params, photos, classified,
-  rejected, unchanged, packed, predicted, overtaken, started_at, published_at, finished_at, models, stage_metrics)
+  rejected, unchanged, packed, predicted, overtaken, started_at, published_at, finished_at, models, stage_metrics,
+  sorted)
 SELECT %(run_id)s, %(day)s, 'published', %(model)s, %(taxonomy)s, '0', %(params)s, n, c, r, u, c + r, c, 0,
   %(day)s::timestamptz + interval '26 hours', %(day)s::timestamptz + interval '27 hours',
-  %(day)s::timestamptz + interval '28 hours', ARRAY[%(model)s], %(metrics)s
+  %(day)s::timestamptz + interval '28 hours', ARRAY[%(model)s], %(metrics)s, (
+    SELECT jsonb_build_object(%(model)s::text, jsonb_object_agg(category, photos))
+    FROM (SELECT category, count(*) AS photos FROM fates WHERE NOT rejected GROUP BY category) each_category)
 FROM (
   SELECT count(*) AS n, count(*) FILTER (WHERE outcome = 'classified') AS c,
     count(*) FILTER (WHERE outcome = 'rejected') AS r, count(*) FILTER (WHERE outcome = 'unchanged') AS u

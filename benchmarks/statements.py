@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import psycopg2
 
-_READS = re.compile(r"\s*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
+_READS = re.compile(r"\s*(SELECT|WITH|VALUES|CREATE TEMPORARY TABLE)\b", re.IGNORECASE)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,12 +29,12 @@ class Statement:
     name: str  # module and constant that hold it
     sql: str  # with its values, as the server got it the first time
     streams: bool  # through a server-side cursor: answers row by row, however many there are
-    ms: list[float] = field(default_factory=list)  # of each time: sent, worked out, answered
+    ms: list[float] = field(default_factory=list)  # of each time: sent, worked out, answered; of a stream all its rows
     plan: str = ""
 
     @property
     def reads(self) -> bool:
-        """Whether it only reads, so that its plan can be taken by running it."""
+        """Whether it only reads, or fills a table of the moment, so that its plan can be taken by running it."""
         return _READS.match(self.sql) is not None
 
     @property
@@ -55,11 +55,12 @@ class Ledger:
         self.statements: dict[str, Statement] = {}
         self._names = _constants()
 
-    def note(self, query: str, sent: str, ms: float, *, streams: bool) -> None:
+    def note(self, query: str, sent: str, ms: float, *, streams: bool) -> Statement:
         """Write one down; ``query`` is the text before the values were put in."""
         name = self._names.get(_flat(query)) or _flat(query)[:60]
         statement = self.statements.setdefault(name, Statement(name=name, sql=sent, streams=streams))
         statement.ms.append(ms)
+        return statement
 
 
 class RecordingDatabase(Database):
@@ -79,31 +80,38 @@ def _recording_cursor(ledger: Ledger) -> Any:
     from psycopg2.extensions import cursor
 
     class RecordingCursor(cursor):
-        """Times each statement; of a server-side cursor only until its first rows can be asked for."""
+        """Times each statement; what comes through a server-side cursor is added as it is asked for."""
 
         def execute(self, query: Any, values: Any = None) -> None:
             sent = self.mogrify(query, values).decode()
             start = time.perf_counter()
             super().execute(query, values)
-            ledger.note(query, sent, 1000 * (time.perf_counter() - start), streams=self.name is not None)
+            ms = 1000 * (time.perf_counter() - start)
+            self.statement = ledger.note(query, sent, ms, streams=self.name is not None)
+
+        def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
+            start = time.perf_counter()
+            found: list[tuple[Any, ...]] = super().fetchmany(size)
+            if self.name is not None:
+                self.statement.ms[-1] += 1000 * (time.perf_counter() - start)
+            return found
 
     return RecordingCursor
 
 
 def take_plans(database: Database, statements: Sequence[Statement]) -> None:
-    """Run every statement that reads once more under EXPLAIN, and keep what the server says."""
-    from psycopg2 import errors
+    """Run every statement that reads once more under EXPLAIN, and keep what the server says.
 
-    for statement in statements:
-        if not statement.reads or statement.streams:
-            continue
-        with (
-            contextlib.suppress(errors.UndefinedTable),  # a temporary table of the export: gone by now
-            contextlib.closing(database.open()) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute("EXPLAIN (ANALYZE, BUFFERS, SETTINGS) " + statement.sql)
-            statement.plan = "\n".join(line for (line,) in cursor.fetchall())
+    In the order in which they were sent and in one transaction: the export reads tables that it made a moment before.
+    """
+    with contextlib.closing(database.open()) as connection, connection.cursor() as cursor:
+        for number, statement in enumerate(statements):
+            if statement.reads:
+                cursor_for = f"DECLARE plan_{number} CURSOR FOR " if statement.streams else ""
+                cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, SETTINGS) {cursor_for}{statement.sql}")
+                statement.plan = "\n".join(line for (line,) in cursor.fetchall())
+            elif statement.sql.startswith("ANALYZE"):
+                cursor.execute(statement.sql)
 
 
 def time_query(database: Database, name: str, sql: str, *, repeats: int, limit_s: int) -> Statement:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +21,13 @@ from benchmarks.statements import Ledger, RecordingDatabase, Statement, take_pla
 if TYPE_CHECKING:
     from refund.night.services import NightRun, Services
     from refund.settings import S3Access
+    from tests.postgres import Roles
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 PLANS = Path(__file__).parent / "results" / "plans"
 RESULTS_FILE = Path(__file__).parent / "results" / "ten_million.json"
 LIMIT_MS = 1000
+_KEPT_FROM_MS = 20  # plans of what takes less would only be pages to turn
 _TYPED_LIMIT_S = 60  # as `refund sql`
 _SERVER = "-c synchronous_commit=off -c max_wal_size=16GB -c wal_level=minimal -c max_wal_senders=0 -c autovacuum=off"
 
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="reports of the last night")
     parser.add_argument("--plans", type=Path, default=PLANS, help="folder for the plans; what is in it is replaced")
     parser.add_argument("--output", type=Path, default=RESULTS_FILE, help="JSON file to write")
+    parser.add_argument("--typed", action=argparse.BooleanOptionalAction, default=True, help="also what analysts copy")
     parser.add_argument("--hold", action="store_true", help="wait for Enter before anything is measured")
     args = parser.parse_args(arguments)
 
@@ -58,24 +62,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.hold:
             _say(f"server: {roles.app.place}, socket in {server.folder}")
             input()
-        for _ in _reports(services, made, repeats=1):
-            copy_report(roles.admin)
-        ledger.statements.clear()
-        seconds = list(_reports(services, made, repeats=args.repeats))
-        _beside(services)
-        found = list(ledger.statements.values())
-        facts = f"{made.nights} nights of {made.photos:,} photos; {_version(services)}"
-        analyst = RecordingDatabase(roles.analyst, Ledger())
-        typed = [time_query(analyst, name, sql, repeats=3, limit_s=_TYPED_LIMIT_S) for name, sql in _typed_queries()]
-        for part in (found, typed):
-            part.sort(key=lambda statement: -statement.best_ms)
-            _say("\n".join(_table(part)))
-        take_plans(RecordingDatabase(roles.app, Ledger()), found)
-        take_plans(analyst, [one for one in typed if one.best_ms < 1000 * _TYPED_LIMIT_S])
-        write_plans(args.plans, [*found, *typed], facts=facts)
-        _say(f"a report and its alerts: {min(seconds):.1f} s at best, export included")
-        _keep(args.output, facts, seconds, found, typed)
+        measure(services, roles, ledger, made, args)
     return 0
+
+
+def measure(services: Services, roles: Roles, ledger: Ledger, made: MadeNights, args: argparse.Namespace) -> None:
+    """Report the last night several times, and keep what each statement took and its plan."""
+    from refund.store.database import Database
+
+    for _ in _reports(services, made, repeats=1):
+        copy_report(roles.admin)
+    ledger.statements.clear()
+    load = os.getloadavg()[0]
+    seconds = list(_reports(services, made, repeats=args.repeats))
+    found = list(ledger.statements.values())
+    take_plans(Database(roles.app), found)
+    ledger.statements.clear()
+    _beside(services)
+    beside = list(ledger.statements.values())
+    facts = f"{made.nights} nights of {made.photos:,} photos; {_version(services)}; load {load:.1f} when it began"
+    typed = []
+    if args.typed:
+        analyst = Database(roles.analyst)
+        typed = [time_query(analyst, name, sql, repeats=3, limit_s=_TYPED_LIMIT_S) for name, sql in _typed_queries()]
+    for part in (found, beside, typed):
+        part.sort(key=lambda statement: -statement.best_ms)
+        _say("\n".join(_table(part)))
+    write_plans(args.plans, [one for one in found if one.best_ms >= _KEPT_FROM_MS], facts=facts)
+    _say(f"a report and its alerts: {min(seconds):.1f} s at best, export included")
+    _keep(args.output, facts, seconds, {"statements": found, "beside": beside, "typed": typed})
 
 
 def _say(text: str) -> None:
@@ -194,12 +209,11 @@ def _table(statements: Sequence[Statement]) -> Iterator[str]:
     yield f"{'best ms':>9} {'median':>9} {'times':>5}  statement"
     for one in statements:
         mark = " (streams)" if one.streams else ""
+        mark += f" above {LIMIT_MS} ms" if one.best_ms > LIMIT_MS else ""
         yield f"{one.best_ms:9.1f} {one.median_ms:9.1f} {len(one.ms):5}  {one.name}{mark}"
 
 
-def _keep(
-    output: Path, facts: str, seconds: Sequence[float], found: Sequence[Statement], typed: Sequence[Statement]
-) -> None:
+def _keep(output: Path, facts: str, seconds: Sequence[float], parts: Mapping[str, Sequence[Statement]]) -> None:
     def rows(statements: Sequence[Statement]) -> list[dict[str, Any]]:
         return [
             {"name": one.name, "best_ms": one.best_ms, "median_ms": one.median_ms, "times": len(one.ms)}
@@ -210,7 +224,6 @@ def _keep(
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "facts": facts,
         "report_seconds": list(seconds),
-        "statements": rows(found),
-        "typed": rows(typed),
+        **{name: rows(statements) for name, statements in parts.items()},
     }
     output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -74,6 +74,7 @@ def test_everything_of_the_package_is_in_it_and_nothing_else(archive: ZipFile) -
         "refund/store/migrations/versions/0006_run_metrics.sql",
         "refund/store/migrations/versions/0007_desk.sql",
         "refund/store/migrations/versions/0008_large_nights.sql",
+        "refund/store/migrations/versions/0009_quick_report.sql",
         "refund/desk/templates/base.html.j2",
         "refund/desk/static/desk.js",
         "refund/report/templates/report.html.j2",

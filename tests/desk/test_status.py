@@ -45,7 +45,7 @@ def test_everything_works(desk: DeskWorld) -> None:
     body = answer.json()
     assert (body["status"], set(body)) == ("success", {"status", "checked_at", "parts"})
     assert {name: (part["state"], part["message"]) for name, part in body["parts"].items()} == {
-        "database": ("ok", "Postgres answers, its schema is at 0008."),
+        "database": ("ok", "Postgres answers, its schema is at 0009."),
         "bucket": ("ok", f"The bucket {desk.world.s3.bucket} can be listed."),
         "model": ("ok", "The champion is tiny@1."),
         "decoding": ("ok", "A picture was decoded in isolation and classified."),

@@ -13,9 +13,10 @@ import pytest
 from refund.monitor.drift import compare_shares
 from refund.store.database import Database
 from refund.store.drift import CANDIDATES, REJECTED, SORTED, get_drift, reference_nights, save_drift, whole_nights
+from refund.store.publish import publish
 from refund.store.repository import Repository
 from tests.conftest import Roles
-from tests.store.factories import DAY, MODEL, NOON, OTHER_MODEL, Photo, begin, night, rows
+from tests.store.factories import DAY, MODEL, NOON, OTHER_MODEL, Photo, begin, counts, night, rows, shard
 
 A = Photo(key="incoming/2026-11-21/R1/a.jpg", labels=("dark", "blurry"))
 B = Photo(key="incoming/2026-11-21/R1/b.jpg", category="bags", kind="review", reasons=("low_score",), score=0.3)
@@ -190,13 +191,56 @@ def test_a_night_that_two_models_shared_is_whole_where_the_model_does_not_matter
     assert whole_nights(repository.database, own[:1], **asked) == own[:1]
 
 
+COUNTED = """
+SELECT run_id, jsonb_object_agg(category, photos) FROM (
+  SELECT d.run_id, d.category, count(*) AS photos
+  FROM refund.decision d JOIN refund.photo p USING (photo_date, photo_id)
+  WHERE d.superseded_by IS NULL AND p.superseded_by IS NULL AND (%(model)s::text IS NULL OR d.model = %(model)s)
+  GROUP BY d.run_id, d.category) counted
+GROUP BY run_id
+"""
+
+
+def test_what_runs_sorted_is_added_up_to_what_counting_their_decisions_gives(roles: Roles) -> None:
+    c, d, e, f = (Photo(key=f"incoming/2026-11-21/R3/{name}.jpg", category=name) for name in "cdef")
+    night(roles.app, "r1", A, B, BAD, c, d)
+    begin(roles.app, "r2")  # lists c and e, fails, and is cleared when all others have ended
+    night(roles.app, "r3", replace(A, category="bags"), c, model=OTHER_MODEL)  # decided anew
+    night(roles.app, "r4", replace(B, etag="e2"), unchanged=(d,))  # a newer version
+    night(roles.app, "r5", replace(d, reason="corrupt"), params={"review_threshold": 0.5, "force": True})
+    night(roles.app, "r6", unchanged=(B,))  # the first version again
+    night(roles.app, "r7", e, replace(f, model=OTHER_MODEL))  # two models in one run
+    late = (c, replace(e, category="toys"))
+    publish(
+        Database(roles.app), run_id="r2", shards=[shard(*late)], unchanged=None, expected=counts(*late),
+        audit_share=0.0, at=NOON,
+    )  # fmt: skip
+    runs = [f"r{number}" for number in range(1, 8)]
+    for forgotten in ("", "UPDATE refund.run SET sorted = NULL WHERE run_id IN ('r1', 'r3')"):
+        rows(roles.owner, f"{forgotten}; SELECT 1")
+        for model in (MODEL, OTHER_MODEL, None):
+            values = {"runs": runs, "model": model}
+            with Database(roles.app).connect() as connection, connection.cursor() as cursor:
+                cursor.execute(SORTED, values)
+                added_up = dict(cursor.fetchall())
+                cursor.execute(COUNTED, values)
+                assert added_up == dict(cursor.fetchall()), (model, forgotten)
+                assert added_up
+    assert rows(roles.owner, "SELECT sorted FROM refund.run WHERE run_id = 'r7'") == [
+        ({MODEL: {"e": 1}, OTHER_MODEL: {"f": 1}},)
+    ]
+    assert rows(roles.owner, "SELECT sorted FROM refund.run WHERE run_id = 'r6'") == [({},)]
+
+
 LOAD = """
 SELECT refund.ensure_partitions(%(last)s::date - %(nights)s::integer, %(last)s::date);
 SET LOCAL session_replication_role = replica;  -- no foreign keys: decisions and outcomes alone
 INSERT INTO refund.run (run_id, run_date, state, model, models, taxonomy_version, code_version, params, photos,
-  classified, rejected, unchanged, started_at, published_at)
+  classified, rejected, unchanged, started_at, published_at, sorted)
 SELECT 'n' || back, %(last)s::date - back, 'published', %(model)s, ARRAY[%(model)s], 't1', '0', '{}', 60, 50, 10, 0,
-       now(), now()
+       now(), now(), jsonb_build_object(%(model)s::text, (
+         SELECT jsonb_object_agg(category, photos)
+         FROM (SELECT 'c' || n %% 7 AS category, count(*) AS photos FROM generate_series(1, 20) AS n GROUP BY 1) made))
 FROM generate_series(1, %(nights)s) AS back ON CONFLICT DO NOTHING;
 INSERT INTO refund.decision (photo_date, photo_id, run_id, category, score, kind, reasons, category_scores, model,
   taxonomy_version, threshold, decided_at)

@@ -45,7 +45,7 @@ def test_an_empty_database_is_brought_to_the_expected_version_and_the_second_tim
     empty_database: Roles,
 ) -> None:
     assert Database(empty_database.owner).schema_version() is None
-    assert migrate(empty_database.owner) == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+    assert migrate(empty_database.owner) == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
     assert migrate(empty_database.owner) == []
     for access in (empty_database.owner, empty_database.app):
         Database(access).require_schema()
@@ -79,7 +79,7 @@ def test_nights_of_the_first_release_keep_their_model_as_the_one_that_decided(em
         "SELECT run_id, '2026-11-21', 'published', 'net@1', 't', '0.1.0', '{}', 1, classified, 1 - classified, 0, "
         "now(), now() FROM (VALUES ('classified one', 1), ('rejected one', 0)) AS run (run_id, classified)",
     )
-    assert migrate(empty_database.owner) == ["0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+    assert migrate(empty_database.owner) == ["0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
     assert rows(empty_database.analyst, "SELECT run_id, models FROM reporting.runs ORDER BY 1") == [
         ("classified one", ["net@1"]),
         ("rejected one", []),
@@ -89,14 +89,14 @@ def test_nights_of_the_first_release_keep_their_model_as_the_one_that_decided(em
 def test_an_unmigrated_database_is_named_with_the_command_to_run(empty_database: Roles) -> None:
     with pytest.raises(DatabaseNotMigratedError) as caught:
         Database(empty_database.owner).require_schema()
-    assert str(caught.value) == ("the database has schema version none, this code expects 0008; run: refund migrate")
+    assert str(caught.value) == ("the database has schema version none, this code expects 0009; run: refund migrate")
 
 
 def test_a_database_newer_than_the_code_is_left_alone(empty_database: Roles) -> None:
     migrate(empty_database.owner)
     with Database(empty_database.owner).connect() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE refund.alembic_version SET version_num = '0999'")
-    with pytest.raises(DatabaseNotMigratedError, match=r"version 0999, this code expects 0008.*upgrade the code"):
+    with pytest.raises(DatabaseNotMigratedError, match=r"version 0999, this code expects 0009.*upgrade the code"):
         migrate(empty_database.owner)
 
 

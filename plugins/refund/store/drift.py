@@ -29,14 +29,27 @@ HAVING bool_or({alike} AND %(model)s = ANY (models))
 ORDER BY run_date DESC LIMIT %(nights)s
 """.format(alike="(%(taxonomy_version)s::text IS NULL OR taxonomy_version = %(taxonomy_version)s)")
 
-# Of these runs alone, by the indexes of run ids. The newest version of each photo, and what stands of it. Categories
-# are counted from the index alone, for a window may be millions of photos; then the few decisions of which the photo
-# has a newer version are taken off. OFFSET 0 has each of these looked up by itself, or all of the window would be read.
+# Of these runs alone. The newest version of each photo, and what stands of it. A window may be millions of photos, so
+# what each run sorted is not counted: it was written down when the run was published (one that an earlier release
+# published is counted). Taken off are then what others decided anew, by an index of these alone, and the few decisions
+# of which the photo has a newer version. OFFSET 0 has each of these looked up by itself, or all of the window would be
+# read.
 SORTED = """
 SELECT run_id, jsonb_object_agg(category, photos) FROM (
   SELECT run_id, category, sum(photos)::bigint AS photos FROM (
-    SELECT d.run_id, d.category, count(*) AS photos FROM refund.decision d
-    WHERE d.run_id = ANY (%(runs)s::text[]) AND d.superseded_by IS NULL
+    SELECT r.run_id, c.category, c.photos::bigint AS photos
+    FROM refund.run r CROSS JOIN LATERAL jsonb_each(r.sorted) AS m (model, categories)
+    CROSS JOIN LATERAL jsonb_each_text(m.categories) AS c (category, photos)
+    WHERE r.run_id = ANY (%(runs)s::text[]) AND (%(model)s::text IS NULL OR m.model = %(model)s)
+    UNION ALL
+    SELECT r.run_id, d.category, d.photos FROM refund.run r
+    CROSS JOIN LATERAL (
+      SELECT category, count(*) AS photos FROM refund.decision
+      WHERE run_id = r.run_id AND (%(model)s::text IS NULL OR model = %(model)s) GROUP BY category) d
+    WHERE r.run_id = ANY (%(runs)s::text[]) AND r.sorted IS NULL
+    UNION ALL
+    SELECT d.run_id, d.category, -count(*) FROM refund.decision d
+    WHERE d.run_id = ANY (%(runs)s::text[]) AND d.superseded_by IS NOT NULL
       AND (%(model)s::text IS NULL OR d.model = %(model)s)
     GROUP BY d.run_id, d.category
     UNION ALL

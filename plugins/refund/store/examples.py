@@ -30,14 +30,19 @@ SELECT key, reason FROM (
 ORDER BY alike DESC, reason, photo_id LIMIT %(count)s
 """
 
-# Whatever became of them. Ids are random, so the first are a stable sample of the night.
+# Whatever became of them. Ids are random, so the first are a stable sample of the night. Few photos were replaced:
+# those are left out by an index of them alone, and no photo but the few that are shown is read.
 OF_THE_NIGHT = """
-SELECT p.key
-FROM refund.run_photo rp JOIN refund.run r USING (run_id)
-JOIN refund.photo p ON p.photo_date = rp.photo_date AND p.photo_id = rp.photo_id
-WHERE r.run_date = %(run_date)s AND r.state = 'published' AND r.synthetic = %(synthetic)s
-  AND rp.outcome IN ('classified', 'rejected') AND rp.superseded_by IS NULL AND p.superseded_by IS NULL
-ORDER BY p.photo_id LIMIT %(count)s
+SELECT p.key FROM (
+  SELECT rp.photo_date, rp.photo_id
+  FROM refund.run_photo rp JOIN refund.run r USING (run_id)
+  WHERE r.run_date = %(run_date)s AND r.state = 'published' AND r.synthetic = %(synthetic)s
+    AND rp.outcome IN ('classified', 'rejected') AND rp.superseded_by IS NULL AND NOT EXISTS (
+      SELECT FROM refund.photo n
+      WHERE n.photo_date = rp.photo_date AND n.photo_id = rp.photo_id AND n.superseded_by IS NOT NULL)
+  ORDER BY rp.photo_id LIMIT %(count)s) first
+JOIN refund.photo p ON p.photo_date = first.photo_date AND p.photo_id = first.photo_id
+ORDER BY p.photo_id
 """
 
 

@@ -31,22 +31,34 @@ SELECT run_id FROM reporting.reconciliation
 WHERE run_date = %(run_date)s AND NOT adds_up AND NOT synthetic ORDER BY run_id LIMIT 1
 """
 
+# The dates of the night's photos, from an index alone.
+NIGHT_DATES = """
+SELECT DISTINCT o.photo_date FROM refund.run_photo o JOIN refund.run r USING (run_id)
+WHERE r.run_date = %(run_date)s AND r.state = 'published' AND NOT r.synthetic
+  AND o.outcome IN ('classified', 'rejected')
+"""
 # The refunds of the night and all their photos, in tables of the moment: with the dates known the rest reads the months
 # of these photos alone, however long the history is.
-STAGE = """
+STAGE_REFUNDS = """
 CREATE TEMPORARY TABLE night_refund ON COMMIT DROP AS
 SELECT p.refund_id, count(*) AS photos
 FROM refund.run r
 JOIN refund.run_photo o ON o.run_id = r.run_id AND o.outcome <> 'unchanged' AND o.superseded_by IS NULL
 JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id AND p.superseded_by IS NULL
 WHERE r.run_date = %(run_date)s AND r.state = 'published' AND NOT r.synthetic
-GROUP BY p.refund_id;
-ANALYZE night_refund;
+  AND o.photo_date = ANY (%(dates)s::date[]) AND p.photo_date = ANY (%(dates)s::date[])
+GROUP BY p.refund_id
+"""
+# Refund by refund by its index (OFFSET 0): a refund may have photos of any date, and to read all photos there are took
+# twenty seconds at ten million.
+STAGE_PHOTOS = """
 CREATE TEMPORARY TABLE night_photo ON COMMIT DROP AS
 SELECT p.photo_date, p.photo_id, p.refund_id, p.declared_category
-FROM night_refund JOIN refund.photo p USING (refund_id) WHERE p.superseded_by IS NULL;
-ANALYZE night_photo;
+FROM night_refund n CROSS JOIN LATERAL (
+  SELECT photo_date, photo_id, refund_id, declared_category FROM refund.photo
+  WHERE refund_id = n.refund_id AND superseded_by IS NULL OFFSET 0) p
 """
+ANALYZE_PHOTOS = "ANALYZE night_photo"
 PHOTOS_WITHOUT_REFUND = "SELECT COALESCE(sum(photos), 0) FROM night_refund WHERE refund_id IS NULL"
 PHOTO_DATES = "SELECT DISTINCT photo_date FROM night_photo"
 
@@ -117,7 +129,7 @@ def night_refunds(database: Database, run_date: date) -> Iterator[NightRefunds |
         ReconciliationError: a run of the night does not add up.
         DatabaseUnavailableError: the connection broke, or another export of the night did not end.
     """
-    values = {"run_date": run_date, "space": LOCK_SPACE, "day": run_date.toordinal()}
+    values: dict[str, Any] = {"run_date": run_date, "space": LOCK_SPACE, "day": run_date.toordinal()}
     # Not repeatable read: its snapshot would be that of the moment before the wait. Nor read-only: temporary tables.
     with database.connect() as connection:
         with connection.cursor() as cursor:
@@ -137,7 +149,11 @@ def night_refunds(database: Database, run_date: date) -> Iterator[NightRefunds |
                     f"export stays as it is. Find out what changed the tables, then clear generate_report"
                 )
                 raise ReconciliationError(msg)
-            cursor.execute(STAGE, values)
+            cursor.execute(NIGHT_DATES, values)
+            values["dates"] = [day for (day,) in cursor.fetchall()]
+            cursor.execute(STAGE_REFUNDS, values)
+            cursor.execute(STAGE_PHOTOS)
+            cursor.execute(ANALYZE_PHOTOS)
             cursor.execute(PHOTOS_WITHOUT_REFUND)
             (without,) = cursor.fetchall()[0]
             cursor.execute(PHOTO_DATES)

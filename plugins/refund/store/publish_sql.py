@@ -208,11 +208,17 @@ FROM staged_prediction s JOIN staged_manifest m USING (photo_id) LEFT JOIN stage
 CROSS JOIN refund.run r WHERE r.run_id = %(run_id)s
 """
 
+# What it sorted is written once: drift adds it up instead of counting the decisions of a month of nights.
 CLOSE_RUN = """
 UPDATE refund.run SET state = %(state)s, photos = %(photos)s, classified = %(classified)s, rejected = %(rejected)s,
   unchanged = %(unchanged)s, overtaken = %(overtaken)s, packed = (SELECT count(*) FROM staged_photo),
   predicted = (SELECT count(*) FROM staged_prediction),
   models = ARRAY(SELECT DISTINCT s.model FROM staged_prediction s ORDER BY 1),
+  sorted = CASE WHEN %(state)s = 'published' THEN (
+    SELECT COALESCE(jsonb_object_agg(model, categories), '{}') FROM (
+      SELECT model, jsonb_object_agg(category, photos) AS categories
+      FROM (SELECT model, category, count(*) AS photos FROM staged_prediction GROUP BY model, category) counted
+      GROUP BY model) each_model) END,
   published_at = CASE WHEN %(state)s = 'published' THEN %(at)s::timestamptz END
 WHERE run_id = %(run_id)s
 """

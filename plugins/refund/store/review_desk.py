@@ -31,7 +31,7 @@ SELECT d.photo_date, d.photo_id, d.run_id, d.score, CASE
     WHEN 'declared_mismatch' = ANY (d.reasons) THEN 0
     WHEN 'not_a_product' = ANY (d.reasons) THEN 1 ELSE 2 END AS place
 FROM refund.decision d
-WHERE d.kind = 'review' AND d.superseded_by IS NULL AND NOT EXISTS (
+WHERE d.kind = 'review' AND d.superseded_by IS NULL AND NOT d.settled AND NOT EXISTS (
   SELECT FROM refund.review v WHERE v.photo_date = d.photo_date AND v.photo_id = d.photo_id)
 """
 # In the order of the draw itself, which has nothing to do with what they show.
