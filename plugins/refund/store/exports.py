@@ -9,6 +9,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from refund.errors import ReconciliationError
+from refund.store.nights import WORK_MEMORY
 
 if TYPE_CHECKING:
     from refund.store.database import Database
@@ -134,6 +135,7 @@ def night_refunds(database: Database, run_date: date) -> Iterator[NightRefunds |
     with database.connect() as connection:
         with connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            cursor.execute(f"SET LOCAL work_mem = '{WORK_MEMORY}'")
             cursor.execute(LOCK, values)
             cursor.execute(LATEST_RUN, values)
             run = cursor.fetchone()
