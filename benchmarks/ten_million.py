@@ -27,7 +27,6 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 PLANS = Path(__file__).parent / "results" / "plans"
 RESULTS_FILE = Path(__file__).parent / "results" / "ten_million.json"
 LIMIT_MS = 1000
-_KEPT_FROM_MS = 20  # plans of what takes less would only be pages to turn
 _TYPED_LIMIT_S = 60  # as `refund sql`
 _SERVER = "-c synchronous_commit=off -c max_wal_size=16GB -c wal_level=minimal -c max_wal_senders=0 -c autovacuum=off"
 
@@ -39,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5, help="reports of the last night")
     parser.add_argument("--plans", type=Path, default=PLANS, help="folder for the plans; what is in it is replaced")
+    parser.add_argument("--plans-from", type=float, default=50, help="ms; plans of what takes less are not kept")
     parser.add_argument("--output", type=Path, default=RESULTS_FILE, help="JSON file to write")
     parser.add_argument("--typed", action=argparse.BooleanOptionalAction, default=True, help="also what analysts copy")
     parser.add_argument("--hold", action="store_true", help="wait for Enter before anything is measured")
@@ -88,7 +88,7 @@ def measure(services: Services, roles: Roles, ledger: Ledger, made: MadeNights, 
     for part in (found, beside, typed):
         part.sort(key=lambda statement: -statement.best_ms)
         _say("\n".join(_table(part)))
-    write_plans(args.plans, [one for one in found if one.best_ms >= _KEPT_FROM_MS], facts=facts)
+    write_plans(args.plans, [one for one in found if one.best_ms >= args.plans_from], facts=facts)
     _say(f"a report and its alerts: {min(seconds):.1f} s at best, export included")
     _keep(args.output, facts, seconds, {"statements": found, "beside": beside, "typed": typed})
 

@@ -26,10 +26,12 @@ def test_a_large_night_is_measured_stage_by_stage(tmp_path: Path) -> None:
 
 def test_every_statement_of_the_report_is_timed_and_its_plan_kept(tmp_path: Path) -> None:
     output, plans = tmp_path / "ten_million.json", tmp_path / "plans"
-    sizes = ["--rows", "1200", "--nights", "40", "--repeats", "1"]
+    sizes = ["--rows", "1200", "--nights", "40", "--repeats", "1", "--plans-from", "0"]
     assert ten_million.main([*sizes, "--plans", str(plans), "--output", str(output)]) == 0
     found = json.loads(output.read_text())
     names = {statement["name"] for statement in found["statements"]}
-    assert {"nights.CATEGORIES", "drift.SORTED", "nights.REFUNDS"} <= names, names
+    assert {"nights.CATEGORIES", "drift.SORTED", "nights.REFUNDS", "exports.STAGE_PHOTOS"} <= names, names
+    assert found["beside"]
     assert found["typed"]
-    assert list(plans.iterdir())
+    kept = {file.name for file in plans.iterdir()}
+    assert {"drift-sorted.txt", "exports-stage-photos.txt", "exports-night-refunds.txt"} <= kept, kept
