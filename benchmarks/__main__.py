@@ -66,7 +66,8 @@ def _sized(sizes: Sizes, given: argparse.Namespace) -> Sizes:
             rival: {name: min(count, given.photos) for name, count in counts.items()}
             for rival, counts in sizes.rivals.items()
         }
-        sizes = replace(sizes, ours=few, rivals=rivals, memory=(given.photos, 2 * given.photos))
+        enlarge = min(sizes.enlarge, given.photos)
+        sizes = replace(sizes, ours=few, rivals=rivals, memory=(given.photos, 2 * given.photos), enlarge=enlarge)
     return sizes
 
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from benchmarks.arena import Arena
 from benchmarks.floor import bare_decode, full_decode
+from benchmarks.photographs import enlarged
 from benchmarks.rivals.client import Rival
 from benchmarks.stages import NAME, run_stages
 from refund.model.labels import load_labels
 from refund.model.load import load_model
 
-PREFIX = "labelled/"
+PREFIX, ENLARGED_PREFIX = "labelled/", "enlarged/"
+ENLARGED = ", enlarged to 12 megapixels"  # where scaling while decoding has something to leave out
 REFERENCE = "float32, every pixel decoded"
 CROSSED = {"float32, scaled while decoding": bare_decode}  # tells the decoder's share from that of int8
 
@@ -24,24 +26,33 @@ def top1(
     arena: Arena,
     *,
     labelled: Sequence[tuple[str, bytes]],
+    enlarge: int,
     float32: Path | None,
     rivals: Mapping[str, Rival],
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """The share of photographs whose class was found first, by contender; ``labelled`` are WordNet id and body.
 
-    Photographs that a contender did not classify are wrong ones.
+    The first ``enlarge`` of them are asked for once more at 12 megapixels, of us alone. Photographs that a contender
+    did not classify are wrong ones.
     """
     wanted = [wnid for wnid, _ in labelled]
-    photos = arena.lay_out("labelled", [body for _, body in labelled], prefix=PREFIX)
-    progress(f"top-1 of {NAME}")
-    run_id = run_stages(arena, PREFIX).run_id
-    said = _published(arena, run_id)
-    found = {NAME: _share([said.get(key) for key in photos.keys], wanted)}
-    if float32 is not None:
+    bodies = [body for _, body in labelled]
+    photos = arena.lay_out("labelled", bodies, prefix=PREFIX)
+    progress(f"enlarging {min(enlarge, len(bodies))} labelled photographs")
+    large = enlarged(bodies[:enlarge], photos=len(bodies[:enlarge]), different=enlarge)
+    layouts = {"": photos, ENLARGED: arena.lay_out("enlarged", large, prefix=ENLARGED_PREFIX)}
+    found = {}
+    for suffix, layout in layouts.items():
+        progress(f"top-1 of {NAME}{suffix}")
+        said = _published(arena, run_stages(arena, layout.prefix).run_id)
+        found[f"{NAME}{suffix}"] = _share([said.get(key) for key in layout.keys], wanted[: len(layout.keys)])
+        if float32 is None:
+            continue
         for name, decode in ({REFERENCE: full_decode} | CROSSED).items():
-            progress(f"top-1 of {name}")
-            found[name] = _share(_classes(float32, np.stack([decode(body) for body in photos.bodies])), wanted)
+            progress(f"top-1 of {name}{suffix}")
+            pixels = np.stack([decode(body) for body in layout.bodies])
+            found[f"{name}{suffix}"] = _share(_classes(float32, pixels), wanted[: len(layout.keys)])
     class_ids = load_labels().class_ids
     for name, rival in rivals.items():
         progress(f"top-1 of {name}")

@@ -29,6 +29,7 @@ class Sizes:
     ours: Mapping[str, int]  # our stages and the floor, by set
     rivals: Mapping[str, Mapping[str, int]]  # by rival and set; a rival that is not named is not measured
     memory: tuple[int, int]  # photos of the small and of the large night
+    enlarge: int  # labelled photographs at 12 megapixels, at most
 
 
 # The rivals are warm before their clock starts, so that what a photo costs them does not depend on how many there are.
@@ -44,6 +45,7 @@ FULL = Sizes(
         "ray_data": _BATCHED,
     },
     memory=(memory.SMALL, memory.LARGE),
+    enlarge=1_000,
 )
 QUICK = Sizes(
     rounds=2,
@@ -53,6 +55,7 @@ QUICK = Sizes(
         "one_predict": {figures.SMALL: 8, figures.LARGE: 4, figures.MIX: 16},
     },
     memory=(40, 80),
+    enlarge=8,
 )
 
 
@@ -82,7 +85,14 @@ def run(*, sizes: Sizes, model: Path | None, progress: Callable[[str], None]) ->
         alive = {name: one for name, one in rivals.items() if name not in left_out}
         labelled = labelled_photographs()
         right = (
-            accuracy.top1(arena, labelled=labelled, float32=units.float32, rivals=alive, progress=progress)
+            accuracy.top1(
+                arena,
+                labelled=labelled,
+                enlarge=sizes.enlarge,
+                float32=units.float32,
+                rivals=alive,
+                progress=progress,
+            )
             if labelled
             else None
         )

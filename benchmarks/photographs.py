@@ -65,10 +65,10 @@ def repeated(photographs: Sequence[bytes], *, photos: int) -> tuple[bytes, ...]:
     return tuple(photographs[number % len(photographs)] for number in range(photos))
 
 
-def enlarged(photographs: Sequence[bytes], *, photos: int) -> tuple[bytes, ...]:
-    """As many photos as ``photos`` at 4000 x 3000 pixels, made of the first few, at most 48 different."""
+def enlarged(photographs: Sequence[bytes], *, photos: int, different: int = _DIFFERENT_LARGE) -> tuple[bytes, ...]:
+    """As many photos as ``photos`` at 4000 x 3000 pixels, made of the first few, at most ``different`` of them."""
     with ThreadPoolExecutor(2) as threads:  # Pillow gives up the GIL while it works
-        made = list(threads.map(_enlarge, photographs[: min(_DIFFERENT_LARGE, photos)]))
+        made = list(threads.map(_enlarge, photographs[: min(different, photos)]))
     return repeated(made, photos=photos)
 
 

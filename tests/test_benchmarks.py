@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import bench, figures, page
 from benchmarks.__main__ import main
-from benchmarks.accuracy import REFERENCE
+from benchmarks.accuracy import ENLARGED, REFERENCE
 from benchmarks.chart import chart
 from benchmarks.floor import PARTS
 from benchmarks.handover import read_services, write_access
@@ -146,6 +146,11 @@ def test_speed_that_gains_accuracy_loses_none() -> None:
     better = {"photos": 250, "top1": {NAME: 0.86, REFERENCE: 0.852}}
     assert state_of(some_content(accuracy=better), "accuracy lost to speed, points of top-1") == (-0.8, True)
     assert figures.lost_points({"photos": 250, "top1": {NAME: 0.86}}) is None
+
+
+def test_what_speed_loses_is_the_most_that_it_loses_at_either_size() -> None:
+    both = {NAME: 0.86, REFERENCE: 0.852, f"{NAME}{ENLARGED}": 0.84, f"{REFERENCE}{ENLARGED}": 0.844}
+    assert figures.lost_points({"photos": 250, "top1": both}) == 0.4
 
 
 def test_tables_say_what_was_not_measured_and_what_was_not_reached() -> None:
