@@ -10,36 +10,35 @@ from refund.store.records import ContradictingRefund, DepartmentFigures, RefundF
 # As reporting.refunds, but of the night's own photos alone, which costs the same however long the history is: of each
 # photo the latest review's category before the decision's, of equally many photos the category that comes first.
 # Departments of a refund are its categories: the taxonomy sorts straight into departments. One statement, so that the
-# night's photos are read once; ``dates`` are those of `refund.store.nights.PHOTO_DATES`. First by refund and category,
-# then by refund: mode() and count(DISTINCT) sort within each refund, which took longer than all the rest.
+# night's photos are read once; ``runs`` and ``dates`` are those of `refund.store.nights.RUNS` and `PHOTO_DATES`. First
+# by refund and category, then by refund: mode() and count(DISTINCT) sort within each refund, which took longer than all
+# the rest. Reviews photo by photo by index, and no join of what was summed up: the server may take the night for one
+# row and join it as such, which took minutes.
 REFUNDS = """
 WITH piece AS MATERIALIZED (
   SELECT p.refund_id, p.key, p.declared_category, COALESCE(v.category, d.category) AS category,
          o.outcome = 'classified' AND d.kind = 'auto' AS auto
-  FROM refund.run_photo o JOIN refund.run r USING (run_id)
+  FROM refund.run_photo o
   JOIN refund.photo p ON p.photo_date = o.photo_date AND p.photo_id = o.photo_id
   LEFT JOIN refund.decision d ON d.photo_date = o.photo_date AND d.photo_id = o.photo_id AND d.superseded_by IS NULL
-    AND d.photo_date = ANY (%(dates)s::date[])
-  LEFT JOIN (
-    SELECT DISTINCT ON (photo_date, photo_id) photo_date, photo_id, category FROM refund.review
-    WHERE photo_date = ANY (%(dates)s::date[]) ORDER BY photo_date, photo_id, reviewed_at DESC, review_id DESC
-  ) v ON v.photo_date = o.photo_date AND v.photo_id = o.photo_id
-  WHERE r.run_date = %(run_date)s AND r.synthetic = %(synthetic)s AND o.outcome <> 'unchanged'
+    AND d.run_id = ANY (%(runs)s::text[]) AND d.photo_date = ANY (%(dates)s::date[])
+  LEFT JOIN LATERAL (
+    SELECT category FROM refund.review w
+    WHERE w.photo_date = o.photo_date AND w.photo_id = o.photo_id
+    ORDER BY w.reviewed_at DESC, w.review_id DESC LIMIT 1) v ON true
+  WHERE o.run_id = ANY (%(runs)s::text[]) AND o.outcome <> 'unchanged'
     AND o.superseded_by IS NULL AND p.superseded_by IS NULL AND p.refund_id IS NOT NULL
-    AND o.photo_date = ANY (%(dates)s::date[]) AND p.photo_date = ANY (%(dates)s::date[])
+    AND p.photo_date = ANY (%(dates)s::date[])
 ), part AS MATERIALIZED (
   SELECT refund_id, category, count(*) AS photos, min(declared_category) AS declared,
          bool_or(category <> declared_category) AS undeclared, bool_and(auto) AS auto
   FROM piece GROUP BY refund_id, category
-), most AS (
-  SELECT DISTINCT ON (refund_id COLLATE "C") refund_id, category AS department FROM part WHERE category IS NOT NULL
-  ORDER BY refund_id COLLATE "C", photos DESC, category
 ), refund AS MATERIALIZED (
-  SELECT refund_id, photos, department, disagree, declared, undeclared, auto FROM (
-    SELECT refund_id, sum(photos)::bigint AS photos, count(category) > 1 AS disagree, min(declared) AS declared,
-           COALESCE(bool_or(undeclared), false) AS undeclared, bool_and(auto) AS auto
-    FROM part GROUP BY refund_id) summed
-  LEFT JOIN most USING (refund_id)
+  SELECT refund_id, sum(photos)::bigint AS photos,
+         (array_agg(category ORDER BY photos DESC, category) FILTER (WHERE category IS NOT NULL))[1] AS department,
+         count(category) > 1 AS disagree, min(declared) AS declared,
+         COALESCE(bool_or(undeclared), false) AS undeclared, bool_and(auto) AS auto
+  FROM part GROUP BY refund_id
 ), chosen AS (
   SELECT * FROM refund WHERE disagree OR undeclared
   ORDER BY disagree AND undeclared DESC, disagree DESC, photos DESC, refund_id LIMIT %(examples)s

@@ -28,6 +28,9 @@ WORK_MEMORY = "32MB"  # for what is sorted and hashed of a night of 100,000 phot
 # overwritten one keeps its outcome and decision); figures of "the run" count one run. A made-up run of the demo counts
 # made-up runs alone, and any other run none of them.
 
+# What stands of a photo that one of these runs decided is their decision as well.
+RUNS = "SELECT run_id FROM refund.run WHERE run_date = %(run_date)s AND synthetic = %(synthetic)s"
+
 # First of all, from an index alone: which dates the night's photos are of. Told these, the other statements read the
 # months and days that hold them. Without, the photos of all years are read where the server thinks that cheaper.
 PHOTO_DATES = """
@@ -188,6 +191,7 @@ def night_figures(database: Database, run_id: str, *, examples: int = 10) -> Nig
             raise FatalRunError(msg)
         run_date, synthetic, stage_seconds, stage_metrics, taxonomy_version = run[0]
         values |= {"run_date": run_date, "synthetic": synthetic}
+        values["runs"] = [run_of_night for (run_of_night,) in rows(RUNS)]
         values["dates"] = [day for (day,) in rows(PHOTO_DATES)]
         model_categories = dict(rows(MODEL_CATEGORIES))
         values |= {"models": list(model_categories), "taxonomy_version": taxonomy_version}
