@@ -13,7 +13,7 @@ from refund.errors import AccessDeniedError, RetriableRunError, StackError
 if TYPE_CHECKING:
     import httpx
 
-_PATIENCE_S = 300.0  # for the dag-processor to find the DAG, or the scheduler to make a run
+_PATIENCE_S = 300.0  # for the dag-processor to find the DAG, the scheduler to make a run, a busy server to answer
 
 
 class AirflowUnavailableError(RetriableRunError):
@@ -37,13 +37,20 @@ class TaskRow:
 
 
 class AirflowApi:
-    """A logged-in session with Airflow's API server."""
+    """A logged-in session with Airflow's API server.
 
-    def __init__(self, url: str, *, user: str, password: str) -> None:
+    A question that it does not answer within ``timeout_s`` is asked again, for ``patience_s``: it may be busy, and who
+    waits for a night waits for minutes. What changes something is sent once.
+    """
+
+    def __init__(
+        self, url: str, *, user: str, password: str, timeout_s: float = 30.0, patience_s: float = _PATIENCE_S
+    ) -> None:
         import httpx
 
         self._url = url
-        self._client = httpx.Client(base_url=url, timeout=30.0, trust_env=False)
+        self._patience_s = patience_s
+        self._client = httpx.Client(base_url=url, timeout=timeout_s, trust_env=False)
         answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
         self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
 
@@ -144,7 +151,7 @@ class AirflowApi:
         import httpx
 
         try:
-            answer = self._client.request(method, path, **options)
+            answer = self._request(method, path, **options)
         except httpx.TransportError as exc:
             msg = f"Airflow at {self._url} cannot be reached ({exc}); start it with: refund up"
             raise AirflowUnavailableError(msg) from exc
@@ -162,6 +169,17 @@ class AirflowApi:
             msg = f"Airflow refused {method} {path} with {answer.status_code}: {_detail(answer)}"
             raise StackError(msg)
         return dict(answer.json()) if answer.content else {}
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        import httpx
+
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return self._client.request(method, path, **options)
+            except httpx.TimeoutException:
+                if method != "GET" or time.monotonic() > deadline:
+                    raise
 
 
 def _detail(answer: httpx.Response) -> str:
