@@ -29,7 +29,7 @@ test: $(DEV_STAMP) ## all tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadscope
 
 test-all: $(DEV_STAMP) ## the slow and heavy tests
-	@$(BIN)/python -m pytest -m "slow and not live" -n 4 --dist loadscope
+	@$(BIN)/python -m pytest -m "slow and not live" -n 2 --dist loadscope
 	@$(BIN)/python -m pytest -m "slow and live"
 
 lint: $(DEV_STAMP) ## style, format and types
