@@ -24,9 +24,8 @@ run: $(STAMP) ## install, start the local stack, run one night and print its rep
 stop: ## stop the local stack; photos and database stay in .refund/
 	@if [ -x $(BIN)/refund ]; then $(BIN)/refund down; else echo "nothing to stop: the project is not installed here"; fi
 
-# Tests wait for half of their time, for servers and for what they watch: four processes keep two cores busy.
 test: $(DEV_STAMP) ## all tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadscope
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
 
 test-all: $(DEV_STAMP) ## the slow and heavy tests
 	@$(BIN)/python -m pytest -m "slow and not live" -n 2 --dist loadscope
