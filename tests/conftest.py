@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from refund.settings import S3Access
+from refund.settings import DatabaseAccess, S3Access
 from tests.browser import NO_BROWSER, chromium, find_chromium
 from tests.local.live import LiveStack, start, temporary_home
 from tests.postgres import Roles, cluster, free_port
@@ -102,30 +102,68 @@ def postgres() -> Iterator[Roles]:
 @contextlib.contextmanager
 def fresh_database(postgres: Roles, *, template: str = "template1") -> Iterator[Roles]:
     """A database that refund_owner owns, empty or a copy of ``template``; dropped afterwards."""
+    made = _create_database(postgres, template)
+    try:
+        yield made
+    finally:
+        _run(postgres, f"DROP DATABASE {made.admin.database} WITH (FORCE)")
+
+
+def _create_database(postgres: Roles, template: str) -> Roles:
+    name = f"refund_{secrets.token_hex(4)}"
+    _run(postgres, f"CREATE DATABASE {name} OWNER refund_owner TEMPLATE {template}")
+    return Roles(
+        admin=replace(postgres.admin, database=name),
+        owner=replace(postgres.owner, database=name),
+        app=replace(postgres.app, database=name),
+        analyst=replace(postgres.analyst, database=name),
+    )
+
+
+def _run(postgres: Roles, *statements: str, database: str = "postgres") -> None:
     import psycopg2
 
-    name = f"refund_{secrets.token_hex(4)}"
     admin = postgres.admin
-
-    def run(statement: str) -> None:
-        connection = psycopg2.connect(
-            host=admin.host, port=admin.port, user=admin.user, password=admin.password, dbname="postgres"
-        )
-        connection.autocommit = True  # CREATE DATABASE runs outside a transaction
-        with connection.cursor() as cursor:
+    connection = psycopg2.connect(
+        host=admin.host, port=admin.port, user=admin.user, password=admin.password, dbname=database
+    )
+    connection.autocommit = True  # CREATE DATABASE runs outside a transaction
+    with connection.cursor() as cursor:
+        for statement in statements:
             cursor.execute(statement)
-        connection.close()
+    connection.close()
 
-    run(f"CREATE DATABASE {name} OWNER refund_owner TEMPLATE {template}")
-    try:
-        yield Roles(
-            admin=replace(postgres.admin, database=name),
-            owner=replace(postgres.owner, database=name),
-            app=replace(postgres.app, database=name),
-            analyst=replace(postgres.analyst, database=name),
-        )
-    finally:
-        run(f"DROP DATABASE {name} WITH (FORCE)")
+
+# What migration 0001 says of the database itself; a template hands on all but that.
+_RIGHTS = (
+    "REVOKE ALL ON DATABASE {name} FROM PUBLIC",
+    "GRANT CONNECT, TEMPORARY ON DATABASE {name} TO refund_app",
+    "GRANT CONNECT ON DATABASE {name} TO refund_analyst",
+)
+_migrated: dict[DatabaseAccess, Roles] = {}  # by server; they end with it
+
+
+@contextlib.contextmanager
+def copied_database(template: Roles) -> Iterator[Roles]:
+    """A copy of a migrated database that nobody is connected to; dropped afterwards."""
+    with fresh_database(template, template=template.admin.database) as made:
+        name = made.admin.database
+        _run(made, *(statement.format(name=name) for statement in _RIGHTS), database=name)
+        yield made
+
+
+@contextlib.contextmanager
+def migrated_database(postgres: Roles) -> Iterator[Roles]:
+    """A migrated database; dropped afterwards. A copy of one that is migrated once per server: that takes a second."""
+    from refund.store.migrate import migrate
+
+    server = replace(postgres.admin, database="postgres")
+    if server not in _migrated:
+        template = _create_database(postgres, "template1")
+        migrate(template.owner)
+        _migrated[server] = template
+    with copied_database(_migrated[server]) as roles:
+        yield roles
 
 
 @pytest.fixture
@@ -138,10 +176,7 @@ def empty_database(postgres: Roles) -> Iterator[Roles]:
 @pytest.fixture(scope="module")
 def database(postgres: Roles) -> Iterator[Roles]:
     """A migrated database of this test module alone."""
-    from refund.store.migrate import migrate
-
-    with fresh_database(postgres) as roles:
-        migrate(roles.owner)
+    with migrated_database(postgres) as roles:
         yield roles
 
 

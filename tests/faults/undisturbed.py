@@ -22,8 +22,7 @@ from refund.errors import RefundError
 from refund.night.fetch import fetch_manifest
 from refund.night.services import open_services
 from refund.settings import DatabaseAccess
-from refund.store.migrate import migrate
-from tests.conftest import Roles, fresh_database
+from tests.conftest import Roles, migrated_database
 from tests.faults.tables import night_tables
 from tests.night.conftest import World
 from tests.night.factories import jpeg
@@ -57,8 +56,7 @@ def undisturbed(world: World, *, runs: tuple[dict[str, Any], ...] = ({},), postg
 
     Each of ``runs`` is one night with these parameters, one after the other; ``run_id`` names it.
     """
-    with fresh_database(postgres or world.roles) as roles:
-        migrate(roles.owner)
+    with migrated_database(postgres or world.roles) as roles:
         settings = replace(world.services.settings, staging_root=(world.folder / "undisturbed").as_uri())
         with open_services(settings=settings, s3=world.s3, database=roles.app) as services:
             twin = replace(world, services=services, roles=roles)

@@ -22,8 +22,7 @@ from refund.night.services import NightRun, Services, open_services
 from refund.night.validate import validate_shard
 from refund.params import NightParams
 from refund.settings import S3Access, Settings
-from refund.store.migrate import migrate
-from tests.conftest import Roles, fresh_database, make_bucket
+from tests.conftest import Roles, make_bucket, migrated_database
 from tests.night.factories import jpeg, write_model
 
 DAY = date(2026, 11, 21)
@@ -110,12 +109,13 @@ def new_world(postgres: Roles, s3_moto: S3Access, folder: Path) -> Iterator[Worl
         inference_threads=1,
     )
     (folder / "staging").mkdir()
-    with fresh_database(postgres) as roles:
-        migrate(roles.owner)
-        with open_services(settings=settings, s3=s3, database=roles.app) as services:
-            world = World(services=services, roles=roles, s3=s3, folder=folder)
-            world.promote(world.register("1"))
-            yield world
+    with (
+        migrated_database(postgres) as roles,
+        open_services(settings=settings, s3=s3, database=roles.app) as services,
+    ):
+        world = World(services=services, roles=roles, s3=s3, folder=folder)
+        world.promote(world.register("1"))
+        yield world
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from urllib.parse import quote_plus
 import pytest
 
 from refund.store.database import Database
-from refund.store.migrate import migrate
 from refund.store.repository import Repository
-from tests.conftest import REPOSITORY, Roles, fresh_database
+from tests.conftest import REPOSITORY, Roles, migrated_database
 from tests.store.factories import MODEL
 from tests.store.known_nights import FIRST, LAST, load
 
@@ -69,8 +68,7 @@ ANSWERS: dict[int, list[tuple[Any, ...]]] = {
 
 @pytest.fixture(scope="module")
 def known(postgres: Roles) -> Iterator[Roles]:
-    with fresh_database(postgres) as roles:
-        migrate(roles.owner)
+    with migrated_database(postgres) as roles:
         load(roles)
         yield roles
 

@@ -20,16 +20,13 @@ from refund.store.records import (
     RefundFigures,
 )
 from refund.store.repository import Repository
-from tests.conftest import Roles, fresh_database
+from tests.conftest import Roles, migrated_database
 from tests.store.factories import DAY, MODEL, NOON, Photo, begin, night, register_models, rows
 
 
 @pytest.fixture(scope="module")
 def empty(postgres: Roles) -> Iterator[Roles]:
-    from refund.store.migrate import migrate
-
-    with fresh_database(postgres) as roles:
-        migrate(roles.owner)
+    with migrated_database(postgres) as roles:
         register_models(roles)
         yield roles
 
